@@ -1,0 +1,28 @@
+"""The options that every benchmark takes."""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from harness import ROOT
+
+
+def parse(description):
+    """Parses the command line and adds `folder`: a fresh folder for this run."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--modelyard", type=Path, required=True, help="the server's binary; numbers of a debug build mean little")
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        default=ROOT / "target/bench",
+        help="folder for data directories, on the disk to be measured [default: target/bench]",
+    )
+    options = parser.parse_args()
+    options.modelyard = options.modelyard.resolve()
+    if not os.access(options.modelyard, os.X_OK):
+        sys.exit(f"{options.modelyard} is not a program; build it with: cargo build --release --package server")
+    options.work_dir.mkdir(parents=True, exist_ok=True)
+    options.folder = Path(tempfile.mkdtemp(prefix=f"{Path(sys.argv[0]).stem}-", dir=options.work_dir.resolve()))
+    return options

@@ -1,0 +1,59 @@
+//! Replays recorded HTTP requests at full speed, or serves a fixed answer as fast as hyper can.
+
+mod bare;
+mod recording;
+mod replay;
+mod report;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(about = "Load generator and bare HTTP server of the benchmarks")]
+enum Command {
+    /// Send the requests of a file over kept-alive connections; print one JSON object with rates and latencies
+    Replay {
+        /// Where to send them
+        address: SocketAddr,
+        /// One JSON object per line: method, target, headers, body
+        requests: PathBuf,
+        /// Connections, each with one request under way at a time
+        #[arg(long, default_value_t = 1)]
+        connections: usize,
+        /// Stop after this time
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+        /// Send each request at most once; without it the file is repeated until the time is up
+        #[arg(long)]
+        once: bool,
+    },
+    /// Answer every request with the same body on a free port, which is printed, until killed
+    Bare {
+        /// The body of every answer
+        #[arg(long, default_value = "[0.0]")]
+        body: String,
+    },
+}
+
+fn main() -> Result<(), String> {
+    match Command::parse() {
+        Command::Replay { address, requests, connections, seconds, once } => {
+            let recorded = recording::read(&requests)?;
+            let plan = replay::Plan { address, connections, time: Duration::from_secs_f64(seconds), once };
+            // One thread: the generator must leave the other cores to what it measures.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let outcome =
+                runtime.map_err(|error| error.to_string())?.block_on(replay::replay(&plan, recorded))?;
+            let printed = serde_json::to_string(&outcome.report()).map_err(|error| error.to_string())?;
+            println!("{printed}");
+            Ok(())
+        }
+        Command::Bare { body } => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+            runtime.map_err(|error| error.to_string())?.block_on(bare::serve(body.into()))
+        }
+    }
+}

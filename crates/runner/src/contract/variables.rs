@@ -1,0 +1,208 @@
+//! The variables that the SageMaker training toolkit computes for a user's script.
+
+use std::collections::BTreeMap;
+
+use super::python_json::Json;
+use super::{INSTANCE_GROUP, NETWORK_INTERFACE, TrainingContract, arguments};
+use crate::catalogue::Framework;
+
+/// Hyperparameters that the toolkit itself consumes; other `sagemaker_*` ones reach the script as framework parameters.
+pub const CONSUMED: &[&str] = &[
+    "_tuning_objective_metric",
+    "default_user_module_name",
+    "sagemaker_container_log_level",
+    "sagemaker_enable_cloudwatch_metrics",
+    "sagemaker_job_name",
+    "sagemaker_program",
+    "sagemaker_region",
+    "sagemaker_s3_output",
+    "sagemaker_submit_directory",
+];
+
+/// Framework parameters that say that the script runs distributed over its instance group.
+const DISTRIBUTED: &[&str] = &[
+    "sagemaker_distributed_dataparallel_enabled",
+    "sagemaker_mpi_enabled",
+    "sagemaker_multi_worker_mirrored_strategy_enabled",
+    "sagemaker_parameter_server_enabled",
+    "sagemaker_pytorch_ddp_enabled",
+    "sagemaker_pytorch_xla_multi_worker_enabled",
+    "sagemaker_torch_distributed_enabled",
+];
+
+/// The port at which PyTorch images let the first host listen.
+const MASTER_PORT: &str = "7777";
+
+/// All variables that a script-mode job gets from the toolkit and from the image's framework.
+pub fn script_variables(
+    contract: &TrainingContract,
+    program: &str,
+    framework: Framework,
+) -> BTreeMap<String, String> {
+    let known = Known::of(contract, program, framework);
+    let mut values: BTreeMap<String, Json> = known.shared();
+    values.insert("training_env".into(), known.training_env());
+    values.insert("hps".into(), Json::Dictionary(known.own.clone()));
+    values.insert("framework_params".into(), Json::Dictionary(known.framework_parameters.clone()));
+    values.insert("channels".into(), Json::texts(known.channels.keys().cloned()));
+    values.insert("user_args".into(), Json::texts(arguments::command_line(&known.own)));
+    for (name, directory) in known.channels {
+        values.insert(format!("channel_{name}"), directory);
+    }
+    for (name, value) in known.own {
+        values.insert(format!("hp_{name}"), value);
+    }
+    let mut variables: BTreeMap<String, String> = values
+        .into_iter()
+        .map(|(name, value)| (format!("SM_{}", name.to_uppercase()), variable_text(&value)))
+        // A name with these bytes cannot be a variable.
+        .filter(|(name, _)| !name.contains(['=', '\0']))
+        .collect();
+    let text = |name: &str| contract.decoded(name).map(|value| value.display());
+    variables.insert("CURRENT_HOST".into(), contract.current_host.clone());
+    variables.insert("SAGEMAKER_JOB_NAME".into(), text("sagemaker_job_name").unwrap_or_default());
+    let region = text("sagemaker_region").unwrap_or_else(|| contract.region.clone());
+    variables.insert("SAGEMAKER_REGION".into(), region);
+    if framework == Framework::Pytorch || framework == Framework::Huggingface {
+        variables.insert("MASTER_ADDR".into(), contract.hosts.first().cloned().unwrap_or_default());
+        variables.insert("MASTER_PORT".into(), MASTER_PORT.into());
+    }
+    variables
+}
+
+/// Module that the framework's image names as the one that starts training.
+fn framework_module(framework: Framework) -> Json {
+    let package = match framework {
+        Framework::ScikitLearn => "sagemaker_sklearn_container",
+        Framework::Xgboost => "sagemaker_xgboost_container",
+        Framework::Pytorch | Framework::Huggingface => "sagemaker_pytorch_container",
+        Framework::Tensorflow => "sagemaker_tensorflow_container",
+        Framework::Python => return Json::Null,
+    };
+    Json::Text(format!("{package}.training:main"))
+}
+
+/// What both the single variables and `SM_TRAINING_ENV` show.
+struct Known<'a> {
+    contract: &'a TrainingContract,
+    program: &'a str,
+    own: BTreeMap<String, Json>,
+    framework_parameters: BTreeMap<String, Json>,
+    channels: BTreeMap<String, Json>,
+    framework_module: Json,
+    distribution_groups: Json,
+    is_distributed: bool,
+}
+
+impl<'a> Known<'a> {
+    fn of(contract: &'a TrainingContract, program: &'a str, framework: Framework) -> Known<'a> {
+        let framework_parameters: BTreeMap<String, Json> = contract
+            .hyperparameters
+            .iter()
+            .filter(|(name, _)| name.starts_with("sagemaker_") && !CONSUMED.contains(&name.as_str()))
+            .map(|(name, text)| (name.clone(), Json::decode(text)))
+            .collect();
+        let enabled =
+            |name: &&str| framework_parameters.get(*name).is_some_and(Json::is_truthy);
+        let groups = match framework_parameters.get("sagemaker_distribution_instance_groups") {
+            Some(groups) => groups.clone(),
+            None if DISTRIBUTED.iter().any(|name| enabled(name)) => Json::texts([INSTANCE_GROUP]),
+            None => Json::List(Vec::new()),
+        };
+        let own_group = Json::Text(INSTANCE_GROUP.into());
+        let is_distributed = matches!(&groups, Json::List(names) if names.contains(&own_group));
+        let channel = |name: &String| (name.clone(), Json::Text(format!("/opt/ml/input/data/{name}")));
+        let module = contract.environment.get("SAGEMAKER_TRAINING_MODULE").cloned().map(Json::Text);
+        Known {
+            contract,
+            program,
+            own: contract.user_hyperparameters(),
+            framework_parameters,
+            channels: contract.channels.iter().map(|one| channel(&one.name)).collect(),
+            framework_module: module.unwrap_or_else(|| framework_module(framework)),
+            distribution_groups: groups,
+            is_distributed,
+        }
+    }
+
+    /// Values that appear under the same name in both.
+    fn shared(&self) -> BTreeMap<String, Json> {
+        let contract = self.contract;
+        let text = |text: &str| Json::Text(text.to_owned());
+        let hosts = || Json::texts(contract.hosts.clone());
+        let count = |count: usize| Json::Integer(count.to_string());
+        let group = Json::dictionary([
+            ("hosts", hosts()),
+            ("instance_group_name", text(INSTANCE_GROUP)),
+            ("instance_type", text(&contract.instance_type)),
+        ]);
+        let log_level = contract.decoded("sagemaker_container_log_level");
+        let module_directory = contract.decoded("sagemaker_submit_directory").map(|value| value.display());
+        let pairs = [
+            ("current_host", text(&contract.current_host)),
+            ("current_instance_group", text(INSTANCE_GROUP)),
+            ("current_instance_group_hosts", hosts()),
+            ("current_instance_type", text(&contract.instance_type)),
+            ("distribution_instance_groups", self.distribution_groups.clone()),
+            ("framework_module", self.framework_module.clone()),
+            ("hosts", hosts()),
+            ("input_config_dir", text("/opt/ml/input/config")),
+            ("input_data_config", contract.input_data_config()),
+            ("input_dir", text("/opt/ml/input")),
+            ("instance_groups", Json::texts([INSTANCE_GROUP])),
+            ("instance_groups_dict", Json::dictionary([(INSTANCE_GROUP, group)])),
+            ("is_hetero", Json::Bool(false)),
+            ("log_level", log_level.unwrap_or_else(|| Json::Integer("20".into()))),
+            ("model_dir", text("/opt/ml/model")),
+            ("module_dir", Json::Text(module_directory.unwrap_or_else(|| "/opt/ml/code".into()))),
+            ("module_name", text(self.program.strip_suffix(".py").unwrap_or(self.program))),
+            ("network_interface_name", text(NETWORK_INTERFACE)),
+            ("num_cpus", count(contract.cpus)),
+            ("num_gpus", count(0)),
+            ("num_neurons", count(0)),
+            ("output_data_dir", text("/opt/ml/output/data")),
+            ("output_dir", text("/opt/ml/output")),
+            ("output_intermediate_dir", text("/opt/ml/output/intermediate")),
+            ("resource_config", contract.resource_config()),
+            ("user_entry_point", text(self.program)),
+        ];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// Everything in one dictionary.
+    fn training_env(&self) -> Json {
+        let contract = self.contract;
+        let mut all = self.shared();
+        let distribution_hosts = if self.is_distributed { contract.hosts.clone() } else { Vec::new() };
+        let master = distribution_hosts.first().or(contract.hosts.first()).cloned().unwrap_or_default();
+        let model_parallel = match contract.environment.get("SM_HP_MP_PARAMETERS") {
+            None => Json::Null,
+            Some(empty) if empty.is_empty() => Json::Text(String::new()),
+            Some(parameters) => Json::Bool(parameters != "{}"),
+        };
+        let additional = [
+            ("additional_framework_parameters", Json::Dictionary(self.framework_parameters.clone())),
+            ("channel_input_dirs", Json::Dictionary(self.channels.clone())),
+            ("distribution_hosts", Json::texts(distribution_hosts)),
+            ("hyperparameters", Json::Dictionary(self.own.clone())),
+            ("is_master", Json::Bool(contract.current_host == master)),
+            ("is_modelparallel_enabled", model_parallel),
+            ("is_smddpmprun_installed", Json::Bool(false)),
+            ("is_smddprun_installed", Json::Bool(false)),
+            ("job_name", Json::Text(contract.job_name.clone())),
+            ("master_hostname", Json::Text(master)),
+            ("topology", Json::List(Vec::new())),
+        ];
+        all.extend(additional.map(|(name, value)| (name.to_owned(), value)));
+        Json::Dictionary(all)
+    }
+}
+
+/// Text as it is, nothing for null, all else as compact JSON with sorted keys.
+fn variable_text(value: &Json) -> String {
+    match value {
+        Json::Null => String::new(),
+        Json::Text(text) => text.clone(),
+        other => other.dumps(),
+    }
+}

@@ -1,0 +1,328 @@
+//! The first process inside a sandbox: gives up every privilege, runs the job's command, reports its end.
+//!
+//! It speaks with the supervisor over its standard input, a socket: lines of [`InitMessage`] go out, bytes
+//! that ask for an end come in, and the supervisor's death (an end of file) means a kill. The job itself gets
+//! `/dev/null` instead.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, Gid, Pid, PidfdFlags, Resource, Rlimit, Signal, Uid, WaitOptions};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::supervisor::kill_all_descendants;
+use crate::workload::Exit;
+
+/// Name of the hidden sub-command whose body is [`exec_as`].
+pub const SUBCOMMAND: &str = "exec-as";
+
+/// Open files a job may have, unless the host allows less.
+const OPEN_FILES_LIMIT: u64 = 65_536;
+/// Makes the kernel choose the job, not the server, when memory runs out.
+const OUT_OF_MEMORY_SCORE: &str = "500";
+
+/// How the first process is to behave; passed on its command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InitOptions {
+    /// User and group to become; `None` keeps the present ones.
+    pub user: Option<(u32, u32)>,
+    /// Directory to create as the job's own home.
+    pub home: Option<PathBuf>,
+    /// There is no pid namespace: find and end all descendants.
+    pub subreaper: bool,
+    /// The job's program and arguments.
+    pub command: Vec<OsString>,
+}
+
+impl InitOptions {
+    /// The arguments that follow the sub-command's name.
+    pub fn to_arguments(&self) -> Vec<OsString> {
+        let mut arguments = Vec::new();
+        if let Some((uid, gid)) = self.user {
+            arguments.extend(["--user".into(), format!("{uid}:{gid}").into()]);
+        }
+        if let Some(home) = &self.home {
+            arguments.extend(["--home".into(), home.clone().into_os_string()]);
+        }
+        if self.subreaper {
+            arguments.push("--subreaper".into());
+        }
+        arguments.push("--".into());
+        arguments.extend(self.command.iter().cloned());
+        arguments
+    }
+
+    fn from_arguments(arguments: impl Iterator<Item = OsString>) -> Result<Self, String> {
+        let mut options = Self::default();
+        let mut arguments = arguments;
+        loop {
+            let argument = arguments.next().ok_or("the arguments end before '--'")?;
+            match argument.to_str() {
+                Some("--user") => options.user = Some(parse_user(arguments.next().as_deref())?),
+                Some("--home") => {
+                    options.home = Some(arguments.next().ok_or("--home needs a directory")?.into())
+                }
+                Some("--subreaper") => options.subreaper = true,
+                Some("--") => break,
+                _ => return Err(format!("unknown argument {}", argument.display())),
+            }
+        }
+        options.command = arguments.collect();
+        if options.command.is_empty() {
+            return Err("there is no command after '--'".to_owned());
+        }
+        Ok(options)
+    }
+}
+
+fn parse_user(argument: Option<&OsStr>) -> Result<(u32, u32), String> {
+    argument
+        .and_then(|text| text.to_str()?.split_once(':'))
+        .and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)))
+        .ok_or_else(|| "--user needs UID:GID".to_owned())
+}
+
+/// What the first process tells the supervisor, a line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum InitMessage {
+    /// All is ready, the command is being run.
+    Running,
+    /// The command cannot be run, for this reason.
+    Failed(String),
+    /// The command has ended, with a code or by a signal.
+    Ended(Exit),
+}
+
+impl InitMessage {
+    fn encode(&self) -> String {
+        match self {
+            Self::Running => "running\n".to_owned(),
+            Self::Failed(text) => format!("failed {}\n", text.replace('\n', " ")),
+            Self::Ended(Exit::Signal(signal)) => format!("signal {signal}\n"),
+            Self::Ended(Exit::Code(code)) => format!("code {code}\n"),
+            Self::Ended(_) => "unknown\n".to_owned(),
+        }
+    }
+
+    /// Reads one line; `None` if it is no message.
+    pub fn decode(line: &str) -> Option<Self> {
+        let line = line.trim_end_matches('\n');
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "running" => Some(Self::Running),
+            "failed" => Some(Self::Failed(rest.to_owned())),
+            "signal" => Some(Self::Ended(Exit::Signal(rest.parse().ok()?))),
+            "code" => Some(Self::Ended(Exit::Code(rest.parse().ok()?))),
+            _ => None,
+        }
+    }
+}
+
+/// Runs the job's command as the first process of its sandbox: the body of the hidden sub-command `exec-as`,
+/// which must be given the arguments that follow the sub-command's name.
+pub fn exec_as(arguments: impl Iterator<Item = OsString>) -> ! {
+    let channel = match io::stdin().as_fd().try_clone_to_owned() {
+        Ok(channel) => UnixStream::from(channel),
+        Err(_) => std::process::exit(1),
+    };
+    let exit = match InitOptions::from_arguments(arguments).and_then(|options| run(&options, &channel)) {
+        Ok(exit) => exit,
+        Err(text) => {
+            say(&channel, &InitMessage::Failed(text));
+            std::process::exit(1)
+        }
+    };
+    let code = match exit {
+        Exit::Code(code) => code,
+        Exit::Signal(signal) => 128 + signal,
+        _ => 1,
+    };
+    say(&channel, &InitMessage::Ended(exit));
+    std::process::exit(code)
+}
+
+fn run(options: &InitOptions, channel: &UnixStream) -> Result<Exit, String> {
+    drop_privileges(options).map_err(|error| format!("The job's privileges cannot be given up: {error}."))?;
+    check_privileges(options)?;
+    if let Some(home) = &options.home {
+        match std::fs::create_dir(home) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(format!("The home directory {} cannot be made: {error}.", home.display()));
+            }
+            _ => {}
+        }
+    }
+    let program = &options.command[0];
+    // Said before, not after: the job may do anything, even end this process, once it is there. A failure
+    // corrects it.
+    say(channel, &InitMessage::Running);
+    let child = Command::new(program)
+        .args(&options.command[1..])
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| format!("The program {:?} cannot be run: {error}.", program.to_string_lossy()))?;
+    let pid = Pid::from_child(&child);
+    let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+        .map_err(|error| format!("The job's process cannot be watched: {error}."))?;
+    let mut requests =
+        channel.try_clone().map_err(|error| format!("The control channel cannot be read: {error}."))?;
+    std::thread::Builder::new()
+        .name("requests".to_owned())
+        .stack_size(64 * 1024)
+        .spawn(move || {
+            loop {
+                let mut byte = [0];
+                // The supervisor's end of file means that it died, and the job must not live without it.
+                let signal = match requests.read(&mut byte) {
+                    Ok(1) if byte == [b's'] => Signal::TERM,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    _ => Signal::KILL,
+                };
+                // An error means that it has ended already.
+                let _ = rustix::process::pidfd_send_signal(&handle, signal);
+                if signal == Signal::KILL {
+                    return;
+                }
+            }
+        })
+        .map_err(|error| format!("The control thread cannot be started: {error}."))?;
+
+    let exit = wait_for(pid);
+    if options.subreaper {
+        kill_all_descendants();
+    }
+    exit
+}
+
+/// Reaps whatever ends until the job's own process does.
+fn wait_for(job: Pid) -> Result<Exit, String> {
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == job => {
+                return Ok(match status.terminating_signal() {
+                    Some(signal) => Exit::Signal(signal),
+                    None => Exit::Code(status.exit_status().unwrap_or(1)),
+                });
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(format!("The job's process cannot be waited for: {error}.")),
+        }
+    }
+}
+
+/// Becomes the job's user without any way back.
+fn drop_privileges(options: &InitOptions) -> io::Result<()> {
+    // Both are only niceties, and may be denied inside containers.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OUT_OF_MEMORY_SCORE);
+    let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let limit = hard.map_or(OPEN_FILES_LIMIT, |hard| hard.min(OPEN_FILES_LIMIT));
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) })?;
+
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::thread::set_no_new_privs(true)?;
+    if options.subreaper {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    }
+    // This process has one thread yet, so what holds for the thread holds for the process.
+    if let Some((uid, gid)) = options.user {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        rustix::thread::set_thread_groups(&[])?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    }
+    let none = CapabilitySet::empty();
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets { effective: none, permitted: none, inheritable: none },
+    )?;
+    // The job runs as the same user: it must not trace this process or open its channel.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    if !options.subreaper {
+        // A change of user clears it; without the supervisor the sandbox must not live.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    }
+    Ok(())
+}
+
+/// Makes sure, rather than trusting the steps, that nothing is left.
+fn check_privileges(options: &InitOptions) -> Result<(), String> {
+    let refuse = |what: &str| Err(format!("The job would have kept {what}, so it was not started."));
+    let capabilities = rustix::thread::capabilities(None).map_err(|error| error.to_string())?;
+    if !(capabilities.effective | capabilities.permitted | capabilities.inheritable).is_empty() {
+        return refuse("privileges of the system");
+    }
+    if !rustix::thread::no_new_privs().map_err(|error| error.to_string())? {
+        return refuse("a way to gain privileges");
+    }
+    if let Some((uid, gid)) = options.user {
+        let is_user = rustix::process::getuid().as_raw() == uid && rustix::process::geteuid().as_raw() == uid;
+        let is_group =
+            rustix::process::getgid().as_raw() == gid && rustix::process::getegid().as_raw() == gid;
+        let groups = rustix::process::getgroups().map_err(|error| error.to_string())?;
+        if !is_user || !is_group || !groups.is_empty() {
+            return refuse("the identity of the server");
+        }
+    }
+    Ok(())
+}
+
+fn say(mut channel: &UnixStream, message: &InitMessage) {
+    // If nobody listens any more, the requests thread has seen it too and the job is on its way out.
+    let _ = channel.write_all(message.encode().as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_survive_the_command_line() {
+        let options = InitOptions {
+            user: Some((64_000, 64_001)),
+            home: Some(PathBuf::from("/tmp/home")),
+            subreaper: true,
+            command: vec!["sh".into(), "--".into(), "-c".into()],
+        };
+        assert_eq!(InitOptions::from_arguments(options.to_arguments().into_iter()), Ok(options));
+        let plain = InitOptions { command: vec!["true".into()], ..InitOptions::default() };
+        assert_eq!(InitOptions::from_arguments(plain.to_arguments().into_iter()), Ok(plain));
+    }
+
+    #[test]
+    fn broken_command_lines_are_refused() {
+        for arguments in [
+            &["--user", "1", "--", "x"][..],
+            &["true"],
+            &["--"],
+            &["--subreaper"],
+            &["--user", "a:b", "--", "x"],
+        ] {
+            assert!(
+                InitOptions::from_arguments(arguments.iter().map(OsString::from)).is_err(),
+                "{arguments:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn messages_survive_the_channel() {
+        let messages = [
+            InitMessage::Running,
+            InitMessage::Failed("no such file".to_owned()),
+            InitMessage::Ended(Exit::Code(3)),
+            InitMessage::Ended(Exit::Signal(9)),
+        ];
+        for message in messages {
+            assert_eq!(InitMessage::decode(&message.encode()), Some(message));
+        }
+        assert_eq!(InitMessage::decode("signal x"), None);
+    }
+}

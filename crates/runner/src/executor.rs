@@ -1,0 +1,377 @@
+//! Starts workloads, sees how they do and ends them, from a server that may itself come and go.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use futures::future::BoxFuture;
+use rustix::process::{Pid, PidfdFlags};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, Interest};
+
+use crate::supervisor::directory::{Assignment, EndRequest, WorkloadDirectory, has_ended, now_ms};
+use crate::supervisor::{ALREADY_STARTED, IN_CHARGE};
+use crate::workload::{Exit, ExitReport, Observation, WorkloadSpec, is_valid_id};
+
+/// Result of the execution half of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a request about a workload could not be met.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The description of the workload is wrong; the text says where.
+    #[error("{0}")]
+    InvalidSpec(String),
+    /// No workload of this id was started here, or it was removed.
+    #[error("There is no workload {0:?} on this machine.")]
+    UnknownWorkload(String),
+    /// The workload has to end before this can be done.
+    #[error("The workload {0:?} still runs: stop it first.")]
+    StillRunning(String),
+    /// The supervisor's process could not be started or refused to take charge.
+    #[error("The supervisor of workload {id:?} did not take charge: {reason}.")]
+    Supervisor {
+        /// The workload.
+        id: String,
+        /// What it said, or what kept it from starting.
+        reason: String,
+    },
+    /// The disk or the kernel refused something.
+    #[error("{action} failed: {source}.")]
+    Io {
+        /// What was being done.
+        action: String,
+        /// What came back.
+        source: io::Error,
+    },
+}
+
+/// Runs workloads. All calls may be repeated; ids are used once for good (until removed).
+pub trait Executor: Send + Sync {
+    /// Starts a workload; one that was started before is left as it is. Returns when a supervisor is in
+    /// charge: that the job's own process cannot be launched is told by the exit report,
+    /// [`Exit::LaunchFailed`].
+    fn start<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>>;
+
+    /// What can be seen of the workload now. Reads a few small files.
+    fn observe(&self, id: &str) -> Result<Observation>;
+
+    /// Waits for the workload's end, whichever server started it. [`Error::UnknownWorkload`] if it was never
+    /// started.
+    fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ExitReport>>;
+
+    /// Asks the workload to end: SIGTERM to its main process, SIGKILL after the grace time.
+    fn stop(&self, id: &str) -> Result<()>;
+
+    /// Ends the workload with SIGKILL now.
+    fn kill(&self, id: &str) -> Result<()>;
+
+    /// Forgets a workload that has ended; an unknown one is fine. Its log stays, unless it lies in its
+    /// directory.
+    fn remove(&self, id: &str) -> Result<()>;
+
+    /// The ids of all workloads that are not removed, sorted.
+    fn list(&self) -> Result<Vec<String>>;
+}
+
+/// What executing needs to know about this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutorSettings {
+    /// The bubblewrap program.
+    pub bubblewrap: PathBuf,
+    /// User that jobs run as when the server is root; it needs no account.
+    pub job_uid: u32,
+    /// Group that jobs run as when the server is root.
+    pub job_gid: u32,
+}
+
+impl Default for ExecutorSettings {
+    fn default() -> Self {
+        Self { bubblewrap: PathBuf::from("/usr/bin/bwrap"), job_uid: 64_000, job_gid: 64_000 }
+    }
+}
+
+/// Runs workloads as processes of this machine, each under a supervisor that outlives the server.
+#[derive(Clone, Debug)]
+pub struct ProcessExecutor {
+    root: PathBuf,
+    supervisor_command: Vec<String>,
+    settings: ExecutorSettings,
+}
+
+impl ProcessExecutor {
+    /// Keeps the workloads' directories in `root` (made if missing) and starts supervisors with
+    /// `supervisor_command`, to which the workload's directory is added: the product's program and
+    /// [`crate::supervisor::SUBCOMMAND`].
+    pub fn new(root: &Path, supervisor_command: Vec<String>, settings: ExecutorSettings) -> Result<Self> {
+        if supervisor_command.is_empty() {
+            return Err(Error::InvalidSpec(
+                "The supervisor's command is empty: name the program to run.".to_owned(),
+            ));
+        }
+        if settings.job_uid == 0 || settings.job_gid == 0 {
+            return Err(Error::InvalidSpec(
+                "Jobs cannot run as root: set the job user and group to numbers above zero.".to_owned(),
+            ));
+        }
+        let during = |source| Error::Io { action: format!("Preparing {}", root.display()), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(during)?;
+        // Supervisors leave the working directory, so that they need the absolute path.
+        let root = root.canonicalize().map_err(during)?;
+        let executor = Self { root, supervisor_command, settings };
+        executor.finish_removals()?;
+        Ok(executor)
+    }
+
+    fn directory(&self, id: &str) -> Result<WorkloadDirectory> {
+        if is_valid_id(id) {
+            Ok(WorkloadDirectory::new(self.root.join(id)))
+        } else {
+            Err(Error::UnknownWorkload(id.to_owned()))
+        }
+    }
+
+    /// Writes down what to run and starts the supervisor; `None` if the workload was started before.
+    fn launch_supervisor(&self, spec: WorkloadSpec) -> Result<Option<Child>> {
+        let directory = self.directory(&spec.id)?;
+        if observe(&directory, &spec.id)? != Observation::Unknown {
+            return Ok(None);
+        }
+        let during = |source| Error::Io { action: format!("Writing {}", directory.path().display()), source };
+        directory.create().map_err(during)?;
+        let id = spec.id.clone();
+        directory.write_assignment(&Assignment { spec, settings: self.settings.clone() }).map_err(during)?;
+        let complaints = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(directory.path().join("supervisor.log"))
+            .map_err(during)?;
+        Command::new(&self.supervisor_command[0])
+            .args(&self.supervisor_command[1..])
+            .arg(directory.path())
+            // The server's environment holds secrets that neither supervisor nor job has a use for.
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(complaints)
+            .spawn()
+            .map(Some)
+            .map_err(|error| Error::Supervisor {
+                id,
+                reason: format!("{} cannot be started: {error}", self.supervisor_command[0]),
+            })
+    }
+
+    /// Deletes what an interrupted [`Executor::remove`] left.
+    fn finish_removals(&self) -> Result<()> {
+        let during = |source| Error::Io { action: format!("Cleaning {}", self.root.display()), source };
+        for entry in fs::read_dir(&self.root).map_err(during)? {
+            let entry = entry.map_err(during)?;
+            if entry.file_name().to_string_lossy().starts_with(REMOVED_PREFIX) {
+                fs::remove_dir_all(entry.path()).map_err(during)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn request_end(&self, id: &str, request: EndRequest) -> Result<()> {
+        let directory = self.directory(id)?;
+        if !directory.path().is_dir() {
+            return Err(Error::UnknownWorkload(id.to_owned()));
+        }
+        let during = |source| Error::Io { action: format!("Ending workload {id:?}"), source };
+        // Recorded before the wake-up, so that a supervisor that is only starting finds it.
+        directory.write_end_request(request).map_err(during)?;
+        directory.poke(request).map_err(during)
+    }
+}
+
+/// Starts the name of a directory that is being removed; ids contain no dot.
+const REMOVED_PREFIX: &str = "removed.";
+
+impl Executor for ProcessExecutor {
+    fn start<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            spec.validate().map_err(Error::InvalidSpec)?;
+            let (this, owned) = (self.clone(), spec.clone());
+            let launched = tokio::task::spawn_blocking(move || this.launch_supervisor(owned)).await;
+            let launched = launched.map_err(|error| Error::Supervisor {
+                id: spec.id.clone(),
+                reason: format!("starting it was interrupted ({error})"),
+            })??;
+            let Some(mut child) = launched else { return Ok(()) };
+            let answer = child.stdout.take();
+            reap_when_ended(child);
+            let mut text = String::new();
+            if let Some(answer) = answer {
+                let during = |source| Error::Io { action: "Listening to the supervisor".to_owned(), source };
+                let answer = OwnedFd::from(answer);
+                rustix::io::ioctl_fionbio(&answer, true).map_err(|error| during(error.into()))?;
+                let mut answer = tokio::net::unix::pipe::Receiver::from_owned_fd(answer).map_err(during)?;
+                answer.read_to_string(&mut text).await.map_err(during)?;
+            }
+            match text.trim() {
+                IN_CHARGE | ALREADY_STARTED => Ok(()),
+                "" => Err(Error::Supervisor {
+                    id: spec.id.clone(),
+                    reason: format!(
+                        "it ended at once; see {}",
+                        self.root.join(&spec.id).join("supervisor.log").display()
+                    ),
+                }),
+                other => Err(Error::Supervisor {
+                    id: spec.id.clone(),
+                    reason: other.strip_prefix("failed ").unwrap_or(other).to_owned(),
+                }),
+            }
+        })
+    }
+
+    fn observe(&self, id: &str) -> Result<Observation> {
+        observe(&self.directory(id)?, id)
+    }
+
+    fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ExitReport>> {
+        Box::pin(async move {
+            let directory = self.directory(id)?;
+            let during = |source| Error::Io { action: format!("Waiting for workload {id:?}"), source };
+            loop {
+                match observe(&directory, id)? {
+                    Observation::Exited(report) => return Ok(report),
+                    Observation::Unknown => return Err(Error::UnknownWorkload(id.to_owned())),
+                    Observation::Running { .. } => {}
+                }
+                // Whoever of the two still lives; when both are gone the next look shows the end.
+                if let Some(handle) = living_process(&directory).map_err(during)? {
+                    ended(handle).await.map_err(during)?;
+                }
+            }
+        })
+    }
+
+    fn stop(&self, id: &str) -> Result<()> {
+        self.request_end(id, EndRequest::Stop)
+    }
+
+    fn kill(&self, id: &str) -> Result<()> {
+        self.request_end(id, EndRequest::Kill)
+    }
+
+    fn remove(&self, id: &str) -> Result<()> {
+        let directory = self.directory(id)?;
+        let during = |source| Error::Io { action: format!("Removing workload {id:?}"), source };
+        if let Observation::Running { .. } = observe(&directory, id)? {
+            return Err(Error::StillRunning(id.to_owned()));
+        }
+        // First out of sight as a whole: half a directory would look like another story.
+        let doomed = self.root.join(format!("{REMOVED_PREFIX}{id}"));
+        match fs::rename(directory.path(), &doomed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(during(error)),
+            Ok(()) => fs::remove_dir_all(&doomed).map_err(during),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<String>> {
+        let during = |source| Error::Io { action: format!("Listing {}", self.root.display()), source };
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(during)? {
+            let name = entry.map_err(during)?.file_name();
+            if let Some(id) = name.to_str().filter(|name| is_valid_id(name)) {
+                ids.push(id.to_owned());
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+}
+
+fn observe(directory: &WorkloadDirectory, id: &str) -> Result<Observation> {
+    let during = |source| Error::Io { action: format!("Looking at workload {id:?}"), source };
+    // In this order: the lock is let go only after the report is written, so the second look is final.
+    if let Some(report) = directory.exit().map_err(during)? {
+        return Ok(Observation::Exited(report));
+    }
+    let is_supervised = directory.lock_holder().map_err(during)?.is_some();
+    if !is_supervised && let Some(report) = directory.exit().map_err(during)? {
+        return Ok(Observation::Exited(report));
+    }
+    let attempt = directory.attempt().map_err(during)?;
+    match attempt {
+        None if is_supervised => Ok(Observation::Running { pid: None, started_at_ms: now_ms() }),
+        None => Ok(Observation::Unknown),
+        Some(attempt) => {
+            let pid = attempt.job.map(|job| job.pid);
+            let job_lives = || attempt.job.map_or(Ok(None), |job| job.open()).map(|handle| handle.is_some());
+            if is_supervised || job_lives().map_err(during)? {
+                return Ok(Observation::Running { pid, started_at_ms: attempt.started_at_ms });
+            }
+            let report = ExitReport {
+                exit: Exit::SupervisorLost,
+                started_at_ms: attempt.started_at_ms,
+                ended_at_ms: now_ms(),
+                stop_requested: directory.end_request().map_err(during)?.is_some(),
+                peak_memory_bytes: None,
+                cpu_seconds: None,
+                log_error: None,
+            };
+            // Written, so that every later look gives the same times.
+            directory.write_exit(&report).map_err(during)?;
+            Ok(Observation::Exited(report))
+        }
+    }
+}
+
+/// A handle on the supervisor or, if it was lost, on the job's first process, which is about to follow it.
+fn living_process(directory: &WorkloadDirectory) -> io::Result<Option<OwnedFd>> {
+    if let Some(pid) = directory.lock_holder()? {
+        let handle = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => handle,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // Holding the lock after the opening too, it must be the process that was opened.
+        if directory.lock_holder()? == Some(pid) && !has_ended(&handle)? {
+            return Ok(Some(handle));
+        }
+        return Ok(None);
+    }
+    match directory.attempt()?.and_then(|attempt| attempt.job) {
+        Some(job) => job.open(),
+        None => Ok(None),
+    }
+}
+
+/// Takes the supervisor's exit status when it ends, since it stays this process's child until either dies.
+fn reap_when_ended(mut child: Child) {
+    let handle = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+    tokio::spawn(async move {
+        let ended = match handle {
+            Ok(handle) => ended(handle).await,
+            Err(error) => Err(error.into()),
+        };
+        match ended {
+            Ok(()) => drop(child.wait()),
+            Err(error) => {
+                tracing::warn!(pid = child.id(), %error, "a supervisor cannot be watched and may stay a zombie")
+            }
+        }
+    });
+}
+
+/// Waits until the process behind a pidfd has ended.
+async fn ended(handle: OwnedFd) -> io::Result<()> {
+    #[expect(
+        deprecated,
+        reason = "unsound only for types whose handle may change, which an OwnedFd's cannot"
+    )]
+    let handle = AsyncFd::with_interest(handle, Interest::READABLE)?;
+    handle.readable().await?.retain_ready();
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! Runs workloads on this machine: sandboxed processes that outlive the server, with logs and exit reports.
+//!
+//! Nothing here knows a cloud API. A caller describes a process as a [`WorkloadSpec`], hands it to an
+//! [`Executor`] and gets an [`ExitReport`] back, whatever happened to the server in between.
+
+pub mod archive;
+pub mod catalogue;
+pub mod contract;
+pub mod environment;
+pub mod exec_as;
+pub mod executor;
+pub mod log_line;
+pub mod sandbox;
+pub mod supervisor;
+pub mod workload;
+
+pub use exec_as::exec_as;
+pub use executor::{Error, Executor, ExecutorSettings, ProcessExecutor, Result};
+pub use supervisor::supervise;
+pub use workload::{
+    Access, Confinement, Exit, ExitReport, JobUser, Mount, Network, Observation, WorkloadSpec,
+};

@@ -1,0 +1,405 @@
+//! Watches one running job: passes its output on, carries out stops and time limits, and finds out how it
+//! ended.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::directory::{Attempt, EndRequest, ProcessIdentity, WorkloadDirectory, now_ms};
+use super::output::LogFile;
+use crate::exec_as::InitMessage;
+use crate::sandbox::{JobPid, Launch, announced_pid};
+use crate::workload::{Exit, ExitReport, WorkloadSpec};
+
+/// How much of the job's output is taken at once; also the size asked for its pipe.
+const OUTPUT_CHUNK_BYTES: usize = 1024 * 1024;
+/// How much of what the sandbox says before the job runs is kept for the failure text.
+const LAUNCH_TEXT_BYTES: usize = 4096;
+/// How long the first process in the sandbox has to carry out a kill before it is killed itself.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A launched job and all that is known about it so far.
+pub(super) struct Watch<'a> {
+    directory: &'a WorkloadDirectory,
+    spec: &'a WorkloadSpec,
+    attempt: Attempt,
+    child: Child,
+    child_handle: OwnedFd,
+    /// Bytes from [`EndRequest::control_byte`].
+    control: File,
+    /// The first process inside the sandbox: says how the job does, is told to end it.
+    init: UnixStream,
+    init_text: Vec<u8>,
+    init_has_closed: bool,
+    /// Where the sandbox says the pid of its first process; `None` once it has.
+    pid_announcement: Option<(File, Vec<u8>)>,
+    /// The job's standard output and error; `None` once all its writers are gone.
+    output: Option<File>,
+    chunk: Vec<u8>,
+    log: LogFile,
+    launched_at: Option<Instant>,
+    launch_error: Option<String>,
+    job_exit: Option<Exit>,
+    ending: Ending,
+    stop_requested: bool,
+    time_is_up: bool,
+}
+
+/// How far the job is on its way out.
+#[derive(Clone, Copy)]
+enum Ending {
+    NotAsked,
+    Terminating { kill_at: Instant },
+    Killing { force_at: Instant },
+    Forced,
+}
+
+/// What the supervisor waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Child,
+    Control,
+    Init,
+    PidAnnouncement,
+    Output,
+}
+
+impl<'a> Watch<'a> {
+    /// Starts the job's processes. The error is a sentence for the user.
+    pub fn launch(
+        directory: &'a WorkloadDirectory,
+        spec: &'a WorkloadSpec,
+        attempt: Attempt,
+        control: File,
+        launch: Launch,
+    ) -> Result<Self, String> {
+        let text = |error: io::Error| format!("The job's process cannot be set up: {error}.");
+        let (output, output_of_job) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| text(e.into()))?;
+        rustix::io::ioctl_fionbio(&output, true).map_err(|e| text(e.into()))?;
+        // A larger pipe saves wake-ups; the limit for ordinary users may forbid it.
+        let _ = rustix::pipe::fcntl_setpipe_size(&output, OUTPUT_CHUNK_BYTES);
+        let (init, init_of_job) = UnixStream::pair().map_err(text)?;
+        init.set_nonblocking(true).map_err(text)?;
+
+        let Launch { mut command, inherited, job_pid } = launch;
+        command
+            .stdin(Stdio::from(OwnedFd::from(init_of_job)))
+            .stdout(Stdio::from(output_of_job.try_clone().map_err(text)?))
+            .stderr(Stdio::from(output_of_job));
+        let child = command.spawn().map_err(|error| {
+            format!("{} cannot be started: {error}.", command.get_program().to_string_lossy())
+        })?;
+        // The job's ends must be open in the job alone, or their closing would not be seen here.
+        drop((command, inherited));
+        let child_handle = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
+            .map_err(|e| text(e.into()))?;
+
+        let mut watch = Self {
+            directory,
+            spec,
+            attempt,
+            child,
+            child_handle,
+            control,
+            init,
+            init_text: Vec::new(),
+            init_has_closed: false,
+            pid_announcement: None,
+            output: Some(File::from(output)),
+            chunk: vec![0; OUTPUT_CHUNK_BYTES],
+            log: LogFile::open(&spec.log_path),
+            launched_at: None,
+            launch_error: None,
+            job_exit: None,
+            ending: Ending::NotAsked,
+            stop_requested: false,
+            time_is_up: false,
+        };
+        match job_pid {
+            JobPid::Announced(pipe) => watch.pid_announcement = Some((File::from(pipe), Vec::new())),
+            JobPid::Child => watch.record_job_pid(watch.child.id()),
+        }
+        Ok(watch)
+    }
+
+    /// Watches until every process of the job is gone, and reports.
+    pub fn until_the_end(mut self) -> ExitReport {
+        while !self.wait_for_events() {
+            self.carry_out_deadlines();
+        }
+        let sandbox_status = self.child.wait();
+        // Also covers a sandbox that was killed from outside: what was below it is now below this process.
+        super::kill_all_descendants();
+        self.read_init();
+        if self.launched_at.is_some() {
+            self.read_output();
+        }
+        let ended_at_ms = now_ms();
+        let exit = self.exit(sandbox_status.ok());
+        let (peak_memory_bytes, cpu_seconds) = descendants_usage();
+        ExitReport {
+            exit,
+            started_at_ms: self.attempt.started_at_ms,
+            ended_at_ms,
+            stop_requested: self.stop_requested,
+            peak_memory_bytes,
+            cpu_seconds,
+            log_error: self.log.finish(ended_at_ms),
+        }
+    }
+
+    /// Waits for something to happen and handles it; true when the job's outermost process has ended.
+    fn wait_for_events(&mut self) -> bool {
+        let timeout = self.next_deadline().map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        let ready = {
+            let mut polled = vec![
+                PollFd::new(&self.child_handle, PollFlags::IN),
+                PollFd::new(&self.control, PollFlags::IN),
+            ];
+            let mut sources = vec![Source::Child, Source::Control];
+            if !self.init_has_closed {
+                polled.push(PollFd::new(&self.init, PollFlags::IN));
+                sources.push(Source::Init);
+            }
+            if let Some((pipe, _)) = &self.pid_announcement {
+                polled.push(PollFd::new(pipe, PollFlags::IN));
+                sources.push(Source::PidAnnouncement);
+            }
+            // Output before the word that the job runs may be the sandbox's own complaint: it stays in the
+            // pipe till then.
+            if let (Some(output), Some(_)) = (&self.output, self.launched_at) {
+                polled.push(PollFd::new(output, PollFlags::IN));
+                sources.push(Source::Output);
+            }
+            // An interrupted wait shows no events; the next round waits again.
+            let _ = poll(&mut polled, timeout.as_ref());
+            let is_ready = |polled: &PollFd<'_>| !polled.revents().is_empty();
+            polled
+                .iter()
+                .zip(sources)
+                .filter(|(polled, _)| is_ready(polled))
+                .map(|(_, source)| source)
+                .collect::<Vec<_>>()
+        };
+        for source in &ready {
+            match source {
+                Source::Child => {}
+                Source::Control => self.read_control(),
+                Source::Init => self.read_init(),
+                Source::PidAnnouncement => self.read_pid_announcement(),
+                Source::Output => drop(self.read_output_once()),
+            }
+        }
+        ready.contains(&Source::Child)
+    }
+
+    fn read_control(&mut self) {
+        let mut bytes = [0; 64];
+        while let Ok(count @ 1..) = self.control.read(&mut bytes) {
+            self.stop_requested = true;
+            if bytes[..count].contains(&EndRequest::Kill.control_byte()) {
+                self.kill();
+            } else {
+                self.terminate();
+            }
+        }
+    }
+
+    fn read_init(&mut self) {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.init.read(&mut bytes) {
+                Ok(0) => self.init_has_closed = true,
+                Ok(count) => {
+                    self.init_text.extend_from_slice(&bytes[..count]);
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => self.init_has_closed = true,
+            }
+            break;
+        }
+        while let Some(end) = self.init_text.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.init_text.drain(..=end).collect();
+            match InitMessage::decode(&String::from_utf8_lossy(&line)) {
+                Some(InitMessage::Running) => {
+                    self.launched_at = Some(Instant::now());
+                    self.attempt.started_at_ms = now_ms();
+                    self.record_attempt();
+                }
+                Some(InitMessage::Failed(text)) => self.launch_error = Some(text),
+                Some(InitMessage::Ended(exit)) => self.job_exit = Some(exit),
+                None => {}
+            }
+        }
+    }
+
+    fn read_pid_announcement(&mut self) {
+        let Some((pipe, text)) = &mut self.pid_announcement else { return };
+        let mut bytes = [0; 512];
+        match pipe.read(&mut bytes) {
+            Ok(count @ 1..) => text.extend_from_slice(&bytes[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
+            // The sandbox ended before it made its first process.
+            _ => return self.pid_announcement = None,
+        }
+        if let Some(pid) = announced_pid(text) {
+            self.pid_announcement = None;
+            self.record_job_pid(pid);
+        }
+    }
+
+    fn record_job_pid(&mut self, pid: u32) {
+        self.attempt.job = ProcessIdentity::of(pid);
+        self.record_attempt();
+    }
+
+    /// Failing to record changes nothing for the job: observers then see it without its pid or its exact
+    /// start.
+    fn record_attempt(&self) {
+        if let Err(error) = self.directory.write_attempt(&self.attempt) {
+            let _ = writeln!(io::stderr(), "the attempt cannot be recorded: {error}");
+        }
+    }
+
+    /// Takes one chunk, so that a job that never stops writing cannot keep the others waiting.
+    fn read_output_once(&mut self) -> bool {
+        let Some(output) = &mut self.output else { return false };
+        match output.read(&mut self.chunk) {
+            Ok(0) => self.output = None,
+            Ok(count) => {
+                self.log.feed(&self.chunk[..count], now_ms());
+                return true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => self.output = None,
+        }
+        false
+    }
+
+    fn read_output(&mut self) {
+        while self.read_output_once() {}
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        match self.ending {
+            Ending::NotAsked => self.time_limit_at(),
+            Ending::Terminating { kill_at } => Some(kill_at),
+            Ending::Killing { force_at } => Some(force_at),
+            Ending::Forced => None,
+        }
+    }
+
+    fn time_limit_at(&self) -> Option<Instant> {
+        self.launched_at?.checked_add(Duration::from_secs(self.spec.time_limit_seconds?))
+    }
+
+    fn carry_out_deadlines(&mut self) {
+        if self.next_deadline().is_none_or(|deadline| Instant::now() < deadline) {
+            return;
+        }
+        match self.ending {
+            Ending::NotAsked => {
+                self.time_is_up = true;
+                self.terminate();
+            }
+            Ending::Terminating { .. } => self.kill(),
+            Ending::Killing { .. } => self.force(),
+            Ending::Forced => {}
+        }
+    }
+
+    fn terminate(&mut self) {
+        if let Ending::NotAsked = self.ending {
+            let grace = Duration::from_secs(self.spec.stop_grace_seconds);
+            // A grace beyond the clock's range is as good as none ending: a century.
+            let century = Duration::from_secs(100 * 365 * 24 * 3600);
+            self.ending = Ending::Terminating { kill_at: Instant::now() + grace.min(century) };
+            self.tell_init(EndRequest::Stop);
+        }
+    }
+
+    fn kill(&mut self) {
+        if matches!(self.ending, Ending::NotAsked | Ending::Terminating { .. }) {
+            self.ending = Ending::Killing { force_at: Instant::now() + KILL_PATIENCE };
+            self.tell_init(EndRequest::Kill);
+        }
+    }
+
+    /// Kills from outside, when the first process in the sandbox does not answer or is not there yet.
+    fn force(&mut self) {
+        self.ending = Ending::Forced;
+        if let Some(handle) = self.attempt.job.and_then(|job| job.open().ok().flatten()) {
+            let _ = rustix::process::pidfd_send_signal(&handle, Signal::KILL);
+        }
+        let _ = rustix::process::pidfd_send_signal(&self.child_handle, Signal::KILL);
+    }
+
+    fn tell_init(&mut self, request: EndRequest) {
+        // If it is gone, the end that is asked for has come.
+        let _ = self.init.write_all(&[request.control_byte()]);
+    }
+
+    fn exit(&mut self, sandbox_status: Option<ExitStatus>) -> Exit {
+        use std::os::unix::process::ExitStatusExt;
+        if self.launched_at.is_none() || self.launch_error.is_some() {
+            return Exit::LaunchFailed(self.launch_failure(sandbox_status));
+        }
+        if self.time_is_up {
+            return Exit::TimeLimit;
+        }
+        if let Some(exit) = self.job_exit.take() {
+            return exit;
+        }
+        // The first process was killed before it could say more (out of memory, say); the sandbox passes it
+        // on.
+        match sandbox_status.map(|status| (status.code(), status.signal())) {
+            Some((Some(code), _)) if code > 128 => Exit::Signal(code - 128),
+            Some((Some(code), _)) => Exit::Code(code),
+            Some((None, Some(signal))) => Exit::Signal(signal),
+            _ => Exit::Signal(Signal::KILL.as_raw()),
+        }
+    }
+
+    fn launch_failure(&mut self, sandbox_status: Option<ExitStatus>) -> String {
+        if let Some(text) = self.launch_error.take() {
+            return text;
+        }
+        let mut complaint = Vec::new();
+        if let Some(output) = self.output.take() {
+            // Ends with an error when the pipe is empty but still open; what was read until then is kept.
+            let _ = output.take(LAUNCH_TEXT_BYTES as u64).read_to_end(&mut complaint);
+        }
+        let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
+        let ended = sandbox_status.map_or_else(|| "it ended".to_owned(), |status| status.to_string());
+        if complaint.is_empty() {
+            format!("The sandbox could not be set up ({ended}).")
+        } else {
+            format!("The sandbox could not be set up ({ended}): {complaint}")
+        }
+    }
+}
+
+/// Largest resident memory of any ended process below this one, and the CPU time of all of them.
+fn descendants_usage() -> (Option<u64>, Option<f64>) {
+    let Ok(usage) = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN) else {
+        return (None, None);
+    };
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    // Linux counts resident memory in KiB here.
+    let peak_memory_bytes = u64::try_from(usage.max_rss()).ok().map(|kib| kib * 1024);
+    (peak_memory_bytes, Some(seconds(usage.user_time()) + seconds(usage.system_time())))
+}

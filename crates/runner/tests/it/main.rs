@@ -1,0 +1,9 @@
+//! The integration tests of the runner, one binary.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod archive;
+mod bench;
+mod confinement;
+mod executor;
+mod output;
+mod supervision;

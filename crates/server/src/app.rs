@@ -1,0 +1,169 @@
+//! The process state, and the router over it. `main` and the tests make the same two calls.
+
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use runner::catalogue::Catalogue;
+use runner::environment::Environments;
+use runner::executor::Executor;
+use store::logs::LogStore;
+use store::objects::ObjectStore;
+use store::{Clock, Database};
+use wire::Body;
+
+use crate::config::Config;
+use crate::data_dir::Connection;
+use crate::endpoints::EndpointController;
+use crate::identity::Identity;
+use crate::training::TrainingDriver;
+
+/// Everything the handlers share.
+pub struct App {
+    /// Settings.
+    pub config: Config,
+    /// Where time comes from.
+    pub clock: Clock,
+    /// Metadata.
+    pub database: Database,
+    /// Buckets and objects.
+    pub objects: Arc<ObjectStore>,
+    /// Log groups and streams.
+    pub logs: Arc<LogStore>,
+    /// Accounts, keys, sessions.
+    pub identity: Identity,
+    /// Which image means what.
+    pub catalogue: Catalogue,
+    /// Python environments.
+    pub environments: Environments,
+    /// Runs workloads.
+    pub executor: Arc<dyn Executor>,
+    /// How jobs and the command line reach this server.
+    pub connection: Connection,
+    /// Drives training jobs.
+    pub training: TrainingDriver,
+    /// Drives endpoints.
+    pub endpoints: EndpointController,
+}
+
+/// What [`App::open`] needs beside the settings.
+pub struct Parts {
+    /// Where time comes from.
+    pub clock: Clock,
+    /// Runs workloads.
+    pub executor: Arc<dyn Executor>,
+    /// Endpoint URL that clients and jobs use.
+    pub endpoint: String,
+    /// Certificate that clients must trust, where the server made it.
+    pub ca_bundle: Option<PathBuf>,
+}
+
+/// Why the server cannot start; a text for a person.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+impl StartError {
+    /// A text for the person who starts the server.
+    pub fn new(text: impl Into<String>) -> StartError {
+        StartError(text.into())
+    }
+}
+
+impl App {
+    /// Opens the data directory of `config`, which the caller has locked, and takes up what an earlier server left.
+    ///
+    /// # Errors
+    /// When something under the data directory cannot be opened, or an image overlay is wrong.
+    pub async fn open(config: Config, parts: Parts) -> Result<Arc<App>, StartError> {
+        let text = |error: &dyn std::fmt::Display| StartError(error.to_string());
+        let catalogue = Catalogue::load(&config.images).map_err(|error| text(&error))?;
+        let data_dir = config.data_dir.clone();
+        let directory = |name: &str| data_dir.join(name);
+        let clock = parts.clock;
+        let database = Database::open(&directory("modelyard.db")).map_err(|error| text(&error))?;
+        let key = crate::identity::prepare(&database, &config.account, clock.now_ms()).await.map_err(|error| text(&error))?;
+        let objects = ObjectStore::open(database.clone(), directory("buckets"), clock.clone())
+            .await
+            .map_err(|error| text(&error))?;
+        let logs = LogStore::open(database.clone(), directory("logs"), clock.clone()).map_err(|error| text(&error))?;
+        let identity = Identity::open(database.clone(), clock.clone()).await.map_err(|error| text(&error))?;
+        let connection = Connection {
+            endpoint: parts.endpoint,
+            region: config.region.clone(),
+            account: key.account,
+            access_key_id: key.access_key_id,
+            secret_access_key: key.secret_access_key,
+            ca_bundle: parts.ca_bundle,
+        };
+        crate::hook::install(&config.data_dir).map_err(|error| text(&error))?;
+        crate::workloads::install_model_host(&config).map_err(|error| text(&error))?;
+        let environments = crate::workloads::environments(&config);
+        let app = Arc::new_cyclic(|app| App {
+            training: TrainingDriver::new(app.clone(), config.parallel_jobs),
+            endpoints: EndpointController::new(app.clone(), directory("sockets"), parts.executor.clone()),
+            config,
+            clock,
+            database,
+            objects: Arc::new(objects),
+            logs: Arc::new(logs),
+            identity,
+            catalogue,
+            environments,
+            executor: parts.executor,
+            connection,
+        });
+        app.endpoints.resume().await.map_err(|error| text(&error))?;
+        app.training.start();
+        Ok(app)
+    }
+}
+
+/// Every service that is spoken: those of AWS, and our own.
+static SERVICES: LazyLock<Vec<&'static api::model::Service>> =
+    LazyLock::new(|| api::SERVICES.iter().copied().chain([&crate::own_service::SERVICE]).collect());
+
+/// A function from request to answer.
+pub type Router = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+
+/// The one entry for every protocol.
+pub fn router(app: &Arc<App>) -> Router {
+    let credentials: Arc<dyn wire::Credentials> = Arc::new(app.identity.clone());
+    let authorize: Arc<dyn wire::Authorize> = Arc::new(crate::authorize::WithinAccount);
+    let s3 = crate::s3::service(
+        app.objects.clone(),
+        credentials.clone(),
+        authorize.clone(),
+        app.config.region.clone(),
+    );
+    let clock = app.clock.clone();
+    let own = app.clone();
+    let front = Arc::new(wire::Front {
+        state: app.clone(),
+        registry: registry(),
+        credentials,
+        authorize,
+        now_ms: Arc::new(move || clock.now_ms()),
+        services: SERVICES.as_slice(),
+        s3,
+        own: Arc::new(move |request| Box::pin(crate::own::answer(own.clone(), request))),
+        body_limit_bytes: 16 * 1024 * 1024,
+    });
+    Arc::new(move |request| {
+        let front = front.clone();
+        Box::pin(async move { front.handle(request).await })
+    })
+}
+
+/// Every operation that this release does.
+pub fn registry() -> crate::Registry {
+    let mut registry = crate::Registry::new();
+    crate::sagemaker::routes(&mut registry);
+    crate::sts::routes(&mut registry);
+    crate::iam::routes(&mut registry);
+    crate::logs::routes(&mut registry);
+    crate::autoscaling::routes(&mut registry);
+    crate::own_service::routes(&mut registry);
+    registry
+}

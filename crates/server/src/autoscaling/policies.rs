@@ -1,0 +1,141 @@
+//! Scaling policies of scalable targets.
+
+use api::application_autoscaling::{
+    Alarm, DeleteScalingPolicy, DeleteScalingPolicyInput, DeleteScalingPolicyOutput, DescribeScalingPolicies,
+    DescribeScalingPoliciesInput, DescribeScalingPoliciesOutput, PutScalingPolicy, PutScalingPolicyInput,
+    PutScalingPolicyOutput, ScalingPolicy,
+};
+use serde_json::{Value, json};
+use store::resources::{ListQuery, Resource, SortBy};
+
+use super::targets::TARGET;
+use super::{Target, check_namespace, paged};
+use crate::{Cx, Error, Registry, Result};
+
+const POLICY: &str = "scaling-policy";
+
+/// Registers the operations.
+pub fn routes(registry: &mut Registry) {
+    registry.on::<PutScalingPolicy, _, _, _>(put_scaling_policy);
+    registry.on::<DescribeScalingPolicies, _, _, _>(describe_scaling_policies);
+    registry.on::<DeleteScalingPolicy, _, _, _>(delete_scaling_policy);
+}
+
+async fn put_scaling_policy(cx: Cx, input: PutScalingPolicyInput) -> Result<PutScalingPolicyOutput> {
+    check_namespace(&cx.input)?;
+    let kind = cx.input["PolicyType"].as_str().unwrap_or("StepScaling").to_owned();
+    let needed = match kind.as_str() {
+        "TargetTrackingScaling" => "TargetTrackingScalingPolicyConfiguration",
+        "StepScaling" => "StepScalingPolicyConfiguration",
+        other => return Err(Error::field(&format!("PolicyType {other}"))),
+    };
+    for configuration in [
+        "TargetTrackingScalingPolicyConfiguration",
+        "StepScalingPolicyConfiguration",
+        "PredictiveScalingPolicyConfiguration",
+    ] {
+        let given = !cx.input[configuration].is_null();
+        if given != (configuration == needed) {
+            let what = if given { "does not go with" } else { "is required for" };
+            return Err(Error::Validation(format!("{configuration} {what} PolicyType {kind}.")));
+        }
+    }
+    let dimension = input.scalable_dimension.to_string();
+    let target = Target { resource_id: &input.resource_id, dimension: &dimension };
+    let target_key = crate::sagemaker::record_key(&cx, TARGET, &target.name());
+    let key = crate::sagemaker::record_key(&cx, POLICY, &format!("{}|{}", target.name(), input.policy_name));
+    let now_ms = cx.state.clock.now_ms();
+    let mut spec = (*cx.input).clone();
+    spec["PolicyType"] = kind.into();
+    let arn = format!(
+        "arn:aws:autoscaling:{}:{}:scalingPolicy:{}:resource/sagemaker/{}:policyName/{}",
+        cx.caller.region, cx.caller.account, uuid::Uuid::new_v4(), input.resource_id, input.policy_name
+    );
+    let stored = cx.state.database.write(move |session| {
+        session.resource(&target_key)?;
+        if session.find_resource(&key)?.is_some() {
+            return session.update_resource(&key, now_ms, |resource| {
+                resource.spec = spec;
+                Ok(())
+            });
+        }
+        let resource = Resource {
+            key: key.clone(),
+            arn,
+            status: "Stored".into(),
+            spec,
+            document: json!({}),
+            generation: 1,
+            created_at: now_ms,
+            modified_at: now_ms,
+        };
+        session.insert_resource(&resource)?;
+        session.append_event(&key, "Stored", &resource.spec, now_ms)?;
+        Ok(resource)
+    });
+    let stored = stored.await.map_err(|error| match error {
+        store::Error::Missing { .. } => Error::not_found("scalable target", input.resource_id.as_str()),
+        other => other.into(),
+    })?;
+    let alarms: Vec<Alarm> = Vec::new();
+    Ok(PutScalingPolicyOutput { policy_arn: Some(stored.arn), alarms: Some(alarms) })
+}
+
+async fn describe_scaling_policies(
+    cx: Cx,
+    input: DescribeScalingPoliciesInput,
+) -> Result<DescribeScalingPoliciesOutput> {
+    check_namespace(&cx.input)?;
+    let (account, region) = (cx.caller.account.clone(), cx.caller.region.clone());
+    let query = ListQuery { sort_by: SortBy::Name, limit: usize::MAX, ..Default::default() };
+    let page = cx.state.database.read(move |session| session.list_resources(&account, &region, POLICY, &query)).await?;
+    let dimension = input.scalable_dimension.map(|dimension| dimension.to_string());
+    let wanted = |resource: &Resource| {
+        let spec = &resource.spec;
+        let names = input.policy_names.as_deref().unwrap_or_default();
+        (names.is_empty() || names.iter().any(|name| spec["PolicyName"] == name.as_str()))
+            && input.resource_id.as_deref().is_none_or(|id| spec["ResourceId"] == id)
+            && dimension.as_deref().is_none_or(|wanted| spec["ScalableDimension"] == wanted)
+    };
+    let rows: Vec<Resource> = page.resources.into_iter().filter(wanted).collect();
+    let (rows, next_token) = paged(rows, input.max_results, input.next_token.as_deref())?;
+    let policies = rows.iter().map(described).collect::<Result<Vec<_>>>()?;
+    Ok(DescribeScalingPoliciesOutput { scaling_policies: Some(policies), next_token })
+}
+
+fn described(resource: &Resource) -> Result<ScalingPolicy> {
+    let mut shown = resource.spec.clone();
+    shown["PolicyARN"] = resource.arn.clone().into();
+    shown["CreationTime"] = json!(resource.created_at as f64 / 1000.0);
+    shown["Alarms"] = json!([]);
+    serde_json::from_value(shown).map_err(Error::internal)
+}
+
+async fn delete_scaling_policy(cx: Cx, input: DeleteScalingPolicyInput) -> Result<DeleteScalingPolicyOutput> {
+    check_namespace(&cx.input)?;
+    let dimension = input.scalable_dimension.to_string();
+    let target = Target { resource_id: &input.resource_id, dimension: &dimension };
+    let key = crate::sagemaker::record_key(&cx, POLICY, &format!("{}|{}", target.name(), input.policy_name));
+    let now_ms = cx.state.clock.now_ms();
+    let removed = cx.state.database.write(move |session| {
+        session.delete_resource(&key)?;
+        session.append_event(&key, "Deleted", &Value::Null, now_ms)
+    });
+    removed.await.map_err(|error| match error {
+        store::Error::Missing { .. } => Error::not_found("scaling policy", input.policy_name.as_str()),
+        other => other.into(),
+    })?;
+    Ok(DeleteScalingPolicyOutput::default())
+}
+
+/// Deletes the policies of a target.
+pub fn delete_all(session: &store::Session<'_>, account: &str, region: &str, target: &str) -> store::Result<()> {
+    let prefix = format!("{target}|");
+    let query = ListQuery { sort_by: SortBy::Name, limit: usize::MAX, ..Default::default() };
+    for policy in session.list_resources(account, region, POLICY, &query)?.resources {
+        if policy.key.name.starts_with(&prefix) {
+            session.delete_resource(&policy.key)?;
+        }
+    }
+    Ok(())
+}

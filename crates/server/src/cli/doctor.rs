@@ -1,0 +1,127 @@
+//! `modelyard doctor`: what works on this machine, and the line that mends what does not.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::output::{self, Format};
+use crate::config;
+use crate::data_dir::Connection;
+
+/// Flags of `modelyard doctor`.
+#[derive(clap::Args)]
+pub struct Flags {
+    /// Table for people, or JSON
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// One finding.
+struct Check {
+    what: &'static str,
+    works: bool,
+    /// What was found.
+    found: String,
+    /// The line to run, or what to change; empty when it works.
+    mend: String,
+}
+
+/// Prints all findings; the exit code is 1 when something that jobs need does not work.
+///
+/// # Errors
+/// Never; the signature is that of the other commands.
+pub fn doctor(data_dir: &Path, flags: &Flags) -> Result<ExitCode, String> {
+    let search_path = config::search_path();
+    let checks = [
+        sandbox(&search_path),
+        python(&search_path),
+        installer(&search_path),
+        folder(data_dir),
+        server(data_dir),
+    ];
+    if flags.output == Format::Json {
+        let shown: Vec<_> = checks
+            .iter()
+            .map(|check| json!({"check": check.what, "works": check.works, "found": check.found, "mend": check.mend}))
+            .collect();
+        output::json(&shown.into());
+    } else {
+        for check in &checks {
+            output::line(&format!("{} {:<20} {}", if check.works { "ok  " } else { "FAIL" }, check.what, check.found));
+            if !check.mend.is_empty() {
+                output::line(&format!("     to mend it: {}", check.mend));
+            }
+        }
+    }
+    Ok(if checks.iter().all(|check| check.works) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn sandbox(search_path: &[PathBuf]) -> Check {
+    let report = runner::sandbox::probe(&crate::workloads::executor_settings(search_path, config::DEFAULT_JOB_USER_ID));
+    Check {
+        what: "sandbox",
+        works: report.state == runner::sandbox::SandboxState::Works,
+        found: report.detail,
+        mend: report.remedy.unwrap_or_default(),
+    }
+}
+
+fn program(search_path: &[PathBuf], name: &str) -> Option<PathBuf> {
+    search_path.iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+fn python(search_path: &[PathBuf]) -> Check {
+    match program(search_path, "python3") {
+        Some(path) => {
+            Check { what: "Python", works: true, found: format!("{} runs jobs", path.display()), mend: String::new() }
+        }
+        None => Check {
+            what: "Python",
+            works: false,
+            found: "python3 is not on PATH; framework images cannot be built".into(),
+            mend: "sudo apt-get install python3 python3-venv".into(),
+        },
+    }
+}
+
+fn installer(search_path: &[PathBuf]) -> Check {
+    let (found, mend) = match program(search_path, "uv") {
+        Some(path) => (format!("{} builds environments", path.display()), ""),
+        None => ("uv is not on PATH; pip builds environments, several times slower".into(), "pip install uv"),
+    };
+    Check { what: "package installer", works: true, found, mend: mend.into() }
+}
+
+fn folder(data_dir: &Path) -> Check {
+    let existing = data_dir.ancestors().find(|path| path.exists()).unwrap_or(data_dir);
+    let writable = rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_ok();
+    let free_bytes = rustix::fs::statvfs(existing).map(|disk| disk.f_bavail * disk.f_frsize).unwrap_or(0);
+    let gigabytes = free_bytes as f64 / 1e9;
+    let shown = data_dir.display();
+    let mend = match (writable, gigabytes < 5.0) {
+        (false, _) => "choose another folder with --data-dir DIR",
+        (true, true) => "free some space: framework environments take several GB",
+        (true, false) => "",
+    };
+    Check {
+        what: "data directory",
+        works: writable,
+        found: format!("{shown}: {}, {gigabytes:.1} GB free", if writable { "writable" } else { "not writable" }),
+        mend: mend.into(),
+    }
+}
+
+fn server(data_dir: &Path) -> Check {
+    let running = std::fs::File::open(data_dir.join("server.lock")).is_ok_and(|file| {
+        // Only a running server holds the lock.
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
+    });
+    let found = match (running, Connection::read(data_dir)) {
+        (true, Ok(connection)) => format!("runs at {}", connection.endpoint),
+        (true, Err(text)) => text,
+        (false, _) => "does not run on this data directory".into(),
+    };
+    let mend = if running { String::new() } else { format!("modelyard serve --data-dir '{}'", data_dir.display()) };
+    Check { what: "server", works: true, found, mend }
+}

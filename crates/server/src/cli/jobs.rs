@@ -1,0 +1,158 @@
+//! `modelyard jobs`: training jobs, and why they failed.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::output::{self, Format};
+use crate::training::record::FailureCard;
+
+/// Flags of `modelyard jobs`.
+#[derive(clap::Args)]
+pub struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Table for people, or JSON as the API answers it
+    #[arg(long, short, value_enum, default_value_t, global = true)]
+    output: Format,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// List training jobs, newest first (what `modelyard jobs` does by itself)
+    List {
+        /// Only jobs in this status, for example InProgress or Failed
+        #[arg(long)]
+        status: Option<String>,
+        /// Only jobs whose name contains this
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Show one job: its phases, its results, and, when it failed, the whole failure card
+    Show {
+        /// Name of the job
+        name: String,
+    },
+    /// Stop a job: SIGTERM, a grace period, SIGKILL
+    Stop {
+        /// Name of the job
+        name: String,
+    },
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The server's error, or why it was not reached.
+pub fn jobs(data_dir: &Path, flags: Flags) -> Result<(), String> {
+    let client = Client::open(data_dir)?;
+    super::block_on(async {
+        match flags.command.unwrap_or(Command::List { status: None, name: None }) {
+            Command::List { status, name } => list(&client, status, name, flags.output).await,
+            Command::Show { name } => show(&client, &name, flags.output).await,
+            Command::Stop { name } => {
+                client.call("SageMaker.StopTrainingJob", &json!({"TrainingJobName": name})).await?;
+                output::line(&format!("{name} is stopping"));
+                Ok(())
+            }
+        }
+    })
+}
+
+async fn list(client: &Client, status: Option<String>, name: Option<String>, format: Format) -> Result<(), String> {
+    let mut input = json!({"MaxResults": 100});
+    if let Some(status) = status {
+        input["StatusEquals"] = status.into();
+    }
+    if let Some(name) = name {
+        input["NameContains"] = name.into();
+    }
+    let jobs = client.list("SageMaker.ListTrainingJobs", input, "TrainingJobSummaries").await?;
+    if format == Format::Json {
+        output::json(&Value::Array(jobs));
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = jobs
+        .iter()
+        .map(|job| {
+            vec![
+                text(&job["TrainingJobName"]),
+                text(&job["TrainingJobStatus"]),
+                text(&job["SecondaryStatus"]),
+                output::time(job["CreationTime"].as_f64()),
+                duration(job["CreationTime"].as_f64(), job["TrainingEndTime"].as_f64()),
+            ]
+        })
+        .collect();
+    output::table(&["NAME", "STATUS", "PHASE", "CREATED (UTC)", "TOOK"], &rows);
+    Ok(())
+}
+
+async fn show(client: &Client, name: &str, format: Format) -> Result<(), String> {
+    let mut job = client.call("SageMaker.DescribeTrainingJob", &json!({"TrainingJobName": name})).await?;
+    let card = client.card(name).await?;
+    if format == Format::Json {
+        if let Some(card) = &card {
+            job["FailureCard"] = json!(card);
+        }
+        output::json(&job);
+        return Ok(());
+    }
+    output::fields(&[
+        ("Name", text(&job["TrainingJobName"])),
+        ("Status", text(&job["TrainingJobStatus"])),
+        ("Image", text(&job["AlgorithmSpecification"]["TrainingImage"])),
+        ("Created", output::time(job["CreationTime"].as_f64())),
+        ("Trained for", job["TrainingTimeInSeconds"].as_i64().map(|seconds| format!("{seconds} s")).unwrap_or_default()),
+        ("Model", text(&job["ModelArtifacts"]["S3ModelArtifacts"])),
+    ]);
+    let none = Vec::new();
+    let phases = job["SecondaryStatusTransitions"].as_array().unwrap_or(&none);
+    output::line("\nPhases:");
+    for phase in phases {
+        let took = duration(phase["StartTime"].as_f64(), phase["EndTime"].as_f64());
+        output::line(&format!("  {:<22} {took:<9} {}", text(&phase["Status"]), text(&phase["StatusMessage"])));
+    }
+    let metrics = job["FinalMetricDataList"].as_array().unwrap_or(&none);
+    if !metrics.is_empty() {
+        output::line("\nMetrics:");
+        for metric in metrics {
+            output::line(&format!("  {:<22} {}", text(&metric["MetricName"]), metric["Value"]));
+        }
+    }
+    if let Some(card) = card {
+        show_card(&card);
+    }
+    Ok(())
+}
+
+fn show_card(card: &FailureCard) {
+    output::line("\nWhy it failed:");
+    output::line(&format!("  {}", card.reason.replace('\n', "\n  ")));
+    if let Some(traceback) = &card.traceback {
+        output::line("\nTraceback:");
+        output::line(&format!("  {}", traceback.replace('\n', "\n  ")));
+    }
+    if !card.log_tail.is_empty() {
+        output::line("\nLast lines of the log:");
+        for line in &card.log_tail {
+            output::line(&format!("  {line}"));
+        }
+    }
+    if let Some(logs) = &card.logs {
+        output::line(&format!("\nWhole log: {logs}"));
+    }
+}
+
+/// The text of a JSON string; empty for anything else.
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn duration(from: Option<f64>, to: Option<f64>) -> String {
+    match (from, to) {
+        (Some(from), Some(to)) => format!("{:.1} s", to - from),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,129 @@
+//! The command line.
+
+mod accounts;
+mod client;
+mod doctor;
+mod env;
+mod jobs;
+mod logs;
+mod output;
+mod resources;
+mod run;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{DataDirFlag, ServeFlags};
+
+/// The self-hosted machine-learning platform that speaks SageMaker.
+///
+/// Start it with `modelyard serve`, point a shell at it with `eval "$(modelyard env)"`, and run SageMaker scripts unchanged.
+#[derive(Parser)]
+#[command(name = "modelyard", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(flatten)]
+    data_dir: DataDirFlag,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the server; it listens on loopback unless told otherwise
+    Serve(ServeFlags),
+    /// Print the lines that point a shell's SDKs and tools at the server
+    ///
+    /// Use it as: eval "$(modelyard env)"
+    Env(env::Flags),
+    /// Run one command with the environment that `modelyard env` prints
+    ///
+    /// For example: modelyard run -- python train.py
+    Run(run::Flags),
+    /// Say what works on this machine and how to mend what does not
+    Doctor(doctor::Flags),
+    /// List training jobs, show one with why it failed, stop one
+    Jobs(jobs::Flags),
+    /// Print the log of a training job or an endpoint
+    Logs(logs::Flags),
+    /// List or show endpoints, delete one
+    Endpoints(resources::EndpointFlags),
+    /// List or show models, delete one
+    Models(resources::ModelFlags),
+    /// Add accounts and keys
+    Accounts(accounts::Flags),
+    /// Print completions for a shell
+    ///
+    /// For example: modelyard completions bash > /etc/bash_completion.d/modelyard
+    Completions {
+        /// Shell to complete for
+        shell: clap_complete::Shell,
+    },
+    #[command(hide = true)]
+    Supervise {
+        /// Folder of the workload
+        directory: std::path::PathBuf,
+    },
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    // These two run inside job start-up, where each millisecond counts and no argument parser is needed.
+    match words.nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("supervise") => {
+            return match words.next() {
+                Some(directory) => runner::supervisor::supervise(std::path::Path::new(&directory)),
+                None => ExitCode::from(2),
+            };
+        }
+        Some("exec-as") => runner::exec_as::exec_as(words),
+        _ => {}
+    }
+    let arguments = Arguments::parse();
+    match run_command(arguments) {
+        Ok(code) => code,
+        Err(text) => {
+            output::error(&text);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_command(arguments: Arguments) -> Result<ExitCode, String> {
+    if let Command::Completions { shell } = arguments.command {
+        clap_complete::generate(shell, &mut Arguments::command(), "modelyard", &mut std::io::stdout());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let data_dir = crate::config::data_dir(&arguments.data_dir).map_err(|error| error.to_string())?;
+    let done = |result: Result<(), String>| result.map(|()| ExitCode::SUCCESS);
+    match arguments.command {
+        Command::Serve(flags) => done(serve::serve(data_dir, &flags)),
+        Command::Env(flags) => done(env::env(&data_dir, &flags)),
+        Command::Run(flags) => run::run(&data_dir, &flags),
+        Command::Doctor(flags) => doctor::doctor(&data_dir, &flags),
+        Command::Jobs(flags) => done(jobs::jobs(&data_dir, flags)),
+        Command::Logs(flags) => done(logs::logs(&data_dir, &flags)),
+        Command::Endpoints(flags) => done(resources::endpoints(&data_dir, flags)),
+        Command::Models(flags) => done(resources::models(&data_dir, flags)),
+        Command::Accounts(flags) => done(accounts::accounts(&data_dir, flags)),
+        Command::Completions { .. } | Command::Supervise { .. } => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Runs a future on a small runtime: client commands do one thing at a time.
+fn block_on<T>(future: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,210 @@
+//! Settings: flags over environment over file over defaults. The only place that reads the environment.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// What the server runs with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folder that holds everything.
+    pub data_dir: PathBuf,
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Default region: what `modelyard env` prints.
+    pub region: String,
+    /// Twelve-digit id of the first account.
+    pub account: String,
+    /// TLS, when wanted.
+    pub tls: Option<TlsConfig>,
+    /// Image catalogue overlays; a later one wins.
+    pub images: Vec<PathBuf>,
+    /// Most training jobs that run at once.
+    pub parallel_jobs: usize,
+    /// Whether user code must run inside the sandbox; `false` lets it run bare when the sandbox does not work.
+    pub require_sandbox: bool,
+    /// User id that user code runs as when the server runs as root.
+    pub job_user_id: u32,
+    /// Variables that environment builds see, such as `PIP_INDEX_URL`.
+    pub build_environment: BTreeMap<String, String>,
+    /// Folders that are searched for programs (`uv`, `python3.11`, `bwrap`).
+    pub search_path: Vec<PathBuf>,
+}
+
+/// Where the TLS certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsConfig {
+    /// Made once and kept in the data directory.
+    Generated,
+    /// The user's PEM files.
+    Files {
+        /// Certificate chain.
+        certificate: PathBuf,
+        /// Private key.
+        key: PathBuf,
+    },
+}
+
+/// Flags of every command that needs the data directory.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct DataDirFlag {
+    /// Folder that holds everything: database, objects, logs, environments [default: ~/.modelyard]
+    #[arg(long, value_name = "DIR", env = "MODELYARD_DATA_DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Flags of `modelyard serve`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ServeFlags {
+    /// Address and port to listen on; port 0 picks a free one [default: 127.0.0.1:9000]
+    #[arg(long, value_name = "ADDR:PORT", env = "MODELYARD_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Settings file [default: DATA_DIR/modelyard.toml when it exists]
+    #[arg(long, value_name = "FILE", env = "MODELYARD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Image catalogue overlay; may be given several times, a later one wins
+    #[arg(long, value_name = "FILE", env = "MODELYARD_IMAGES", value_delimiter = ':')]
+    pub images: Vec<PathBuf>,
+    /// Region that `modelyard env` prints [default: us-east-1]
+    #[arg(long, env = "MODELYARD_REGION")]
+    pub region: Option<String>,
+    /// Twelve-digit id of the first account, fixed when the data directory is made [default: 123456789012]
+    #[arg(long, env = "MODELYARD_ACCOUNT")]
+    pub account: Option<String>,
+    /// Serve HTTPS with a certificate that is made once and kept in the data directory
+    #[arg(long, env = "MODELYARD_TLS")]
+    pub tls: bool,
+    /// Serve HTTPS with this certificate chain (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "MODELYARD_TLS_CERTIFICATE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key of --tls-certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_certificate", env = "MODELYARD_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// Most training jobs that run at once [default: the number of CPUs]
+    #[arg(long, value_name = "N", env = "MODELYARD_PARALLEL_JOBS")]
+    pub parallel_jobs: Option<usize>,
+    /// Run user code without the sandbox when the sandbox does not work here
+    #[arg(long, env = "MODELYARD_ALLOW_UNCONFINED")]
+    pub allow_unconfined: bool,
+}
+
+/// The settings file; a key that is not listed here is an error.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    listen: Option<SocketAddr>,
+    region: Option<String>,
+    account: Option<String>,
+    images: Vec<PathBuf>,
+    tls: bool,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    parallel_jobs: Option<usize>,
+    allow_unconfined: bool,
+    job_user_id: Option<u32>,
+}
+
+/// Default port; `modelyard env` needs no flag when it is used.
+const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9000);
+
+/// User id for user code when the server runs as root: outside the ranges that distributions give out.
+pub const DEFAULT_JOB_USER_ID: u32 = 64_000;
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// The data directory that the flags name.
+///
+/// # Errors
+/// When no flag is given and there is no home directory to put it in.
+pub fn data_dir(flag: &DataDirFlag) -> Result<PathBuf, ConfigError> {
+    let chosen = match &flag.data_dir {
+        Some(directory) => directory.clone(),
+        None => variable("HOME")
+            .map(|home| Path::new(&home).join(".modelyard"))
+            .ok_or_else(|| ConfigError("HOME is not set: say where to keep data with --data-dir DIR".into()))?,
+    };
+    std::path::absolute(&chosen).map_err(|error| ConfigError(format!("{}: {error}", chosen.display())))
+}
+
+impl Config {
+    /// Resolves flags, settings file and defaults.
+    ///
+    /// # Errors
+    /// When the file cannot be read or a setting makes no sense; the text names it.
+    pub fn resolve(data_dir: PathBuf, flags: &ServeFlags) -> Result<Config, ConfigError> {
+        let file = read_file(&data_dir, flags.config.as_deref())?;
+        let account = flags.account.clone().or(file.account).unwrap_or_else(|| "123456789012".into());
+        if account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(ConfigError(format!("account {account:?}: an account id is twelve digits")));
+        }
+        let region = flags.region.clone().or(file.region).unwrap_or_else(|| "us-east-1".into());
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if region.is_empty() || !region.bytes().all(plain) {
+            return Err(ConfigError(format!("region {region:?}: a region looks like us-east-1")));
+        }
+        let certificate = flags.tls_certificate.clone().or(file.tls_certificate);
+        let tls = match (certificate, flags.tls_key.clone().or(file.tls_key)) {
+            (Some(certificate), Some(key)) => Some(TlsConfig::Files { certificate, key }),
+            (None, None) => (flags.tls || file.tls).then_some(TlsConfig::Generated),
+            _ => return Err(ConfigError("tls_certificate and tls_key go together".into())),
+        };
+        let cpus = std::thread::available_parallelism().map_or(2, usize::from);
+        let parallel_jobs = flags.parallel_jobs.or(file.parallel_jobs).unwrap_or(cpus.max(2));
+        if parallel_jobs == 0 {
+            return Err(ConfigError("parallel_jobs must be at least 1".into()));
+        }
+        Ok(Config {
+            listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
+            region,
+            account,
+            tls,
+            images: if flags.images.is_empty() { file.images } else { flags.images.clone() },
+            parallel_jobs,
+            require_sandbox: !(flags.allow_unconfined || file.allow_unconfined),
+            job_user_id: file.job_user_id.unwrap_or(DEFAULT_JOB_USER_ID),
+            build_environment: build_environment(),
+            search_path: search_path(),
+            data_dir,
+        })
+    }
+}
+
+fn read_file(data_dir: &Path, given: Option<&Path>) -> Result<File, ConfigError> {
+    let path = given.map_or_else(|| data_dir.join("modelyard.toml"), Path::to_owned);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => toml::from_str(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && given.is_none() => Ok(File::default()),
+        Err(error) => Err(ConfigError(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// A variable of the process.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Folders that programs are searched in.
+pub fn search_path() -> Vec<PathBuf> {
+    variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+}
+
+/// What package installers may see of the server's environment: index, proxy and certificate settings, nothing else.
+fn build_environment() -> BTreeMap<String, String> {
+    let wanted = |name: &str| {
+        name.starts_with("PIP_")
+            || name.starts_with("UV_")
+            || matches!(
+                name,
+                "HTTP_PROXY" | "HTTPS_PROXY" | "NO_PROXY" | "http_proxy" | "https_proxy" | "no_proxy"
+                    | "SSL_CERT_FILE" | "SSL_CERT_DIR" | "REQUESTS_CA_BUNDLE" | "HOME" | "PATH" | "PYENV_ROOT"
+            )
+    };
+    std::env::vars().filter(|(name, _)| wanted(name)).collect()
+}

@@ -1,0 +1,5 @@
+//! The `modelyard` binary.
+
+fn main() -> std::process::ExitCode {
+    server::cli::main()
+}

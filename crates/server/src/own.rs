@@ -1,0 +1,28 @@
+//! Our own paths under `/_modelyard/`: readiness for load balancers and scripts.
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+use wire::Body;
+
+use crate::app::App;
+
+/// Answers `GET /_modelyard/health`.
+pub async fn answer(app: Arc<App>, request: Request<Body>) -> Response<Body> {
+    let (status, body) = match request.uri().path() {
+        "/_modelyard/health" => match app.database.read(|session| session.accounts()).await {
+            Ok(_) => (StatusCode::OK, serde_json::json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})),
+            Err(error) => {
+                tracing::error!(%error, "the health check failed");
+                (StatusCode::SERVICE_UNAVAILABLE, serde_json::json!({"status": "the database does not answer"}))
+            }
+        },
+        path => (StatusCode::NOT_FOUND, serde_json::json!({"message": format!("there is nothing at {path}")})),
+    };
+    let mut response = Response::new(wire::full(body.to_string()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}

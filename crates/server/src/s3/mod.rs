@@ -1,0 +1,121 @@
+//! S3 on the crate `s3s`: it parses, verifies signatures and writes XML; here the operations meet the object store.
+
+mod auth;
+mod buckets;
+mod copies;
+mod errors;
+mod listing;
+mod multipart;
+mod objects;
+mod upload;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use s3s::dto::*;
+use s3s::service::S3ServiceBuilder;
+use s3s::{S3, S3Request, S3Response, S3Result};
+use store::objects::ObjectStore;
+use wire::Body;
+
+pub use auth::Owner;
+
+/// What the operations share.
+pub struct Front {
+    objects: Arc<ObjectStore>,
+}
+
+/// A function from S3 request to answer.
+pub type Service = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+
+/// The S3 service over an object store.
+pub fn service(
+    objects: Arc<ObjectStore>,
+    credentials: Arc<dyn wire::Credentials>,
+    authorize: Arc<dyn wire::Authorize>,
+    region: String,
+) -> Service {
+    let mut builder = S3ServiceBuilder::new(Front { objects });
+    builder.set_auth(auth::Keys { credentials: credentials.clone() });
+    builder.set_access(auth::Gate { credentials, authorize, region });
+    let service = builder.build();
+    Arc::new(move |request| {
+        let service = service.clone();
+        Box::pin(async move {
+            let token = auth::session_token(&request);
+            let called = auth::SESSION_TOKEN.scope(token, service.call(request.map(s3s::Body::http_body))).await;
+            match called {
+                Ok(response) => response.map(|body| body.map_err(wire::BoxError::from).boxed()),
+                Err(error) => {
+                    tracing::error!(?error, "an S3 request failed");
+                    let mut response = Response::new(wire::empty());
+                    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                    response
+                }
+            }
+        })
+    })
+}
+
+/// Operations that are done; the others are refused by name before they are parsed.
+const IMPLEMENTED: &[&str] = &[
+    "AbortMultipartUpload",
+    "CompleteMultipartUpload",
+    "CopyObject",
+    "CreateBucket",
+    "CreateMultipartUpload",
+    "DeleteBucket",
+    "DeleteObject",
+    "DeleteObjects",
+    "GetBucketLocation",
+    "GetBucketVersioning",
+    "GetObject",
+    "HeadBucket",
+    "HeadObject",
+    "ListBuckets",
+    "ListMultipartUploads",
+    "ListObjects",
+    "ListObjectsV2",
+    "ListParts",
+    "PutObject",
+    "UploadPart",
+    "UploadPartCopy",
+];
+
+/// Each operation is in the file of its noun.
+macro_rules! delegate {
+    ($($file:ident::$name:ident($input:ty) -> $output:ty;)*) => {
+        #[async_trait::async_trait]
+        impl S3 for Front {
+            $(async fn $name(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
+                $file::$name(self, request).await
+            })*
+        }
+    };
+}
+
+delegate! {
+    buckets::create_bucket(CreateBucketInput) -> CreateBucketOutput;
+    buckets::delete_bucket(DeleteBucketInput) -> DeleteBucketOutput;
+    buckets::get_bucket_location(GetBucketLocationInput) -> GetBucketLocationOutput;
+    buckets::get_bucket_versioning(GetBucketVersioningInput) -> GetBucketVersioningOutput;
+    buckets::head_bucket(HeadBucketInput) -> HeadBucketOutput;
+    buckets::list_buckets(ListBucketsInput) -> ListBucketsOutput;
+    copies::copy_object(CopyObjectInput) -> CopyObjectOutput;
+    copies::upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput;
+    listing::list_objects(ListObjectsInput) -> ListObjectsOutput;
+    listing::list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output;
+    multipart::abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput;
+    multipart::complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput;
+    multipart::create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput;
+    multipart::list_multipart_uploads(ListMultipartUploadsInput) -> ListMultipartUploadsOutput;
+    multipart::list_parts(ListPartsInput) -> ListPartsOutput;
+    multipart::upload_part(UploadPartInput) -> UploadPartOutput;
+    objects::delete_object(DeleteObjectInput) -> DeleteObjectOutput;
+    objects::delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput;
+    objects::get_object(GetObjectInput) -> GetObjectOutput;
+    objects::head_object(HeadObjectInput) -> HeadObjectOutput;
+    objects::put_object(PutObjectInput) -> PutObjectOutput;
+}

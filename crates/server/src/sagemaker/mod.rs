@@ -1,0 +1,28 @@
+//! SageMaker: the control plane, a file per noun, and its runtime.
+
+pub mod endpoint_configs;
+pub mod endpoints;
+mod fields;
+pub mod kinds;
+mod listing;
+pub mod models;
+mod records;
+pub mod runtime;
+pub mod search;
+pub mod tags;
+pub mod training_jobs;
+
+pub use records::key as record_key;
+
+use crate::Registry;
+
+/// Registers the operations.
+pub fn routes(registry: &mut Registry) {
+    training_jobs::routes(registry);
+    models::routes(registry);
+    endpoint_configs::routes(registry);
+    endpoints::routes(registry);
+    runtime::routes(registry);
+    search::routes(registry);
+    tags::routes(registry);
+}

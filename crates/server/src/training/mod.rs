@@ -1,0 +1,92 @@
+//! Training jobs at work: claimed from the queue, driven from `Starting` to an end, taken up again after a restart.
+
+mod attempt;
+mod inputs;
+mod failure;
+mod outputs;
+mod prepare;
+pub mod record;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+
+use store::resources::ResourceKey;
+use store::work::Work;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::app::App;
+use crate::sagemaker::kinds::TRAINING_JOB;
+
+pub use inputs::split_uri as bucket_and_key;
+
+/// Claims queued training jobs and runs each in a task of its own.
+pub struct TrainingDriver {
+    app: Weak<App>,
+    owner: String,
+    queued: Arc<Notify>,
+    stops: Arc<Mutex<HashMap<ResourceKey, Arc<Notify>>>>,
+    slots: Arc<Semaphore>,
+}
+
+impl TrainingDriver {
+    /// A driver that runs at most `parallel_jobs` at once.
+    pub fn new(app: Weak<App>, parallel_jobs: usize) -> TrainingDriver {
+        TrainingDriver {
+            app,
+            owner: uuid::Uuid::new_v4().to_string(),
+            queued: Arc::default(),
+            stops: Arc::default(),
+            slots: Arc::new(Semaphore::new(parallel_jobs)),
+        }
+    }
+
+    /// Starts claiming; work that an earlier server held comes first.
+    pub fn start(&self) {
+        let (app, owner, queued) = (self.app.clone(), self.owner.clone(), self.queued.clone());
+        tokio::spawn(async move {
+            while let Some(app) = app.upgrade() {
+                let claimant = owner.clone();
+                match app.database.write(move |session| session.claim_work(TRAINING_JOB, &claimant)).await {
+                    Ok(Some(work)) => app.training.spawn(app.clone(), work),
+                    Ok(None) => {
+                        drop(app);
+                        queued.notified().await;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the queue could not be read; training jobs wait");
+                        drop(app);
+                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Call after a training job was queued.
+    pub fn wake(&self) {
+        self.queued.notify_one();
+    }
+
+    /// Call after a stop was asked for in the database.
+    pub fn stop(&self, key: &ResourceKey) {
+        if let Some(stop) = self.lock_stops().get(key) {
+            stop.notify_one();
+        }
+    }
+
+    fn spawn(&self, app: Arc<App>, work: Work) {
+        let stop = Arc::new(Notify::new());
+        self.lock_stops().insert(work.key.clone(), stop.clone());
+        let (stops, slots, owner) = (self.stops.clone(), self.slots.clone(), self.owner.clone());
+        tokio::spawn(async move {
+            let key = work.key.clone();
+            attempt::run(&app, work, &owner, &stop, slots).await;
+            stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&key);
+        });
+    }
+
+    fn lock_stops(&self) -> std::sync::MutexGuard<'_, HashMap<ResourceKey, Arc<Notify>>> {
+        // A poisoned lock only says that another thread panicked; the map is still a map.
+        self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

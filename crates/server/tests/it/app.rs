@@ -1,0 +1,205 @@
+//! `TestApp`: an app on a temporary data directory, and signed requests to its router.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use runner::executor::{ProcessExecutor, Settings};
+use serde_json::{Value, json};
+use server::app::{Parts, Router};
+use server::config::Config;
+use server::{App, data_dir};
+use store::Clock;
+use tempfile::TempDir;
+use wire::Body;
+
+/// An app with its router; the folder goes when it is dropped.
+pub struct TestApp {
+    /// The state.
+    pub app: Arc<App>,
+    /// The clock, which stands still.
+    pub clock: Clock,
+    router: Router,
+    key: Key,
+    _lock: data_dir::OwnerLock,
+    _folder: TempDir,
+}
+
+/// Keys that sign a request.
+#[derive(Clone)]
+pub struct Key {
+    /// Public half.
+    pub access_key_id: String,
+    /// Secret half.
+    pub secret_access_key: String,
+    /// Token of short-lived keys.
+    pub session_token: Option<String>,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: http::HeaderMap,
+    /// Body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {:?}", self.body))
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl TestApp {
+    /// An app with one account; its clock stands still at a fixed time.
+    pub async fn new() -> TestApp {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().join("data");
+        let lock = data_dir::take(&data_dir).unwrap();
+        let config = Config {
+            data_dir: data_dir.clone(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            region: "us-east-1".into(),
+            account: "123456789012".into(),
+            tls: None,
+            images: vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/light-images.toml"))],
+            parallel_jobs: 2,
+            require_sandbox: true,
+            job_user_id: 64_000,
+            build_environment: BTreeMap::new(),
+            search_path: server::config::search_path(),
+        };
+        let clock = Clock::fixed(1_770_000_000_000);
+        let supervisor = vec![env!("CARGO_BIN_EXE_modelyard").to_owned(), "supervise".to_owned()];
+        let executor = ProcessExecutor::new(data_dir.join("workloads"), supervisor, Settings::default()).unwrap();
+        let parts = Parts {
+            clock: clock.clone(),
+            executor: Arc::new(executor),
+            endpoint: "http://127.0.0.1:1".into(),
+            ca_bundle: None,
+        };
+        let app = App::open(config, parts).await.unwrap();
+        let key = Key {
+            access_key_id: app.connection.access_key_id.clone(),
+            secret_access_key: app.connection.secret_access_key.clone(),
+            session_token: None,
+        };
+        TestApp { router: server::router(&app), app, clock, key, _lock: lock, _folder: folder }
+    }
+
+    /// The key of the first account.
+    pub fn key(&self) -> Key {
+        self.key.clone()
+    }
+
+    /// A second account's key.
+    pub async fn other_account(&self, id: &str) -> Key {
+        let key = server::identity::create_account(&self.app.database, id.into(), "other".into(), self.clock.now_ms());
+        let key = key.await.unwrap();
+        Key {
+            access_key_id: key.access_key_id,
+            secret_access_key: key.secret_access_key,
+            session_token: None,
+        }
+    }
+
+    /// Sends a request as it is.
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response: Response<Body> = (self.router)(request).await;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// Signs and sends a request.
+    pub async fn send_signed(&self, mut request: Request<()>, body: Bytes, service: &str, key: &Key) -> Answer {
+        request.headers_mut().insert("host", "127.0.0.1:1".parse().unwrap());
+        let signer = wire::sigv4::Signer {
+            access_key_id: &key.access_key_id,
+            secret_access_key: &key.secret_access_key,
+            session_token: key.session_token.as_deref(),
+            region: "us-east-1",
+            service,
+        };
+        signer.sign(&mut request, &body, self.clock.now_ms());
+        self.send(request.map(|()| wire::full(body))).await
+    }
+
+    /// Calls a JSON operation by its target with the first account's key.
+    pub async fn call(&self, target: &str, input: Value) -> Answer {
+        self.call_as(target, input, &self.key).await
+    }
+
+    /// Calls a JSON operation by its target.
+    pub async fn call_as(&self, target: &str, input: Value, key: &Key) -> Answer {
+        let service = match target.split('.').next().unwrap() {
+            "SageMaker" => "sagemaker",
+            "Logs_20140328" => "logs",
+            "AnyScaleFrontendService" => "application-autoscaling",
+            "Modelyard" => "modelyard",
+            other => panic!("which service is {other}?"),
+        };
+        let request = Request::post("/")
+            .header("content-type", "application/x-amz-json-1.1")
+            .header("x-amz-target", target)
+            .body(())
+            .unwrap();
+        self.send_signed(request, Bytes::from(input.to_string()), service, key).await
+    }
+
+    /// Calls an operation that must succeed.
+    pub async fn ok(&self, target: &str, input: Value) -> Value {
+        let answer = self.call(target, input).await;
+        assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+        if answer.body.is_empty() { json!({}) } else { answer.json() }
+    }
+
+    /// Calls an operation that must be refused; returns code and message.
+    pub async fn refused(&self, target: &str, input: Value) -> (String, String) {
+        self.refused_as(target, input, &self.key).await
+    }
+
+    /// Calls an operation that must be refused; returns code and message.
+    pub async fn refused_as(&self, target: &str, input: Value, key: &Key) -> (String, String) {
+        let answer = self.call_as(target, input, key).await;
+        assert!(answer.status.is_client_error(), "{target}: {} {}", answer.status, answer.text());
+        assert!(answer.headers.contains_key("x-amzn-requestid"), "{target}: every answer has a request id");
+        let body = answer.json();
+        let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+        (text("__type"), text("message"))
+    }
+
+    /// Sends a query-protocol form.
+    pub async fn form(&self, service: &str, form: &str, key: &Key) -> Answer {
+        let request =
+            Request::post("/").header("content-type", "application/x-www-form-urlencoded").body(()).unwrap();
+        self.send_signed(request, Bytes::from(form.to_owned()), service, key).await
+    }
+}
+
+/// A request for a training job that would be accepted.
+pub fn training_job(name: &str) -> Value {
+    json!({
+        "TrainingJobName": name,
+        "AlgorithmSpecification": {
+            "TrainingImage": "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-base-python:3.11",
+            "TrainingInputMode": "File",
+        },
+        "RoleArn": "arn:aws:iam::123456789012:role/ModelyardExecutionRole",
+        "OutputDataConfig": {"S3OutputPath": "s3://results/models"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+    })
+}

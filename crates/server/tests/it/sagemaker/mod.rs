@@ -1,0 +1,6 @@
+//! The SageMaker control plane.
+
+mod endpoints;
+mod models;
+mod search;
+mod training_jobs;

@@ -1,0 +1,319 @@
+//! The life of one replica: launch or take up, connect to its workers, check them, restart it, drain and stop it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::connection::{Connection, ReplicaLink};
+use crate::launcher::{ExitText, Launcher, ReplicaSpec};
+use crate::plan::VariantPlan;
+use crate::pool::Pool;
+use crate::replica_id;
+use crate::settings::DataPlaneSettings;
+
+/// What a replica tells its endpoint.
+#[derive(Debug)]
+pub(crate) enum ReplicaEvent {
+    /// All its workers answer.
+    Healthy,
+    /// It stopped answering, or did not come up; it is being restarted.
+    Restarting(String),
+    /// It did not come up the first time, and its fleet wanted to know rather than to try again.
+    Failed(String),
+}
+
+/// Says which replica an event is about.
+#[derive(Debug)]
+pub(crate) struct ReplicaReport {
+    /// The serial number of its fleet; generations can come again.
+    pub(crate) fleet: u64,
+    pub(crate) variant: usize,
+    pub(crate) index: u32,
+    pub(crate) event: ReplicaEvent,
+}
+
+/// Everything a replica's task works with.
+pub(crate) struct Replica {
+    pub(crate) launcher: Arc<dyn Launcher>,
+    pub(crate) settings: Arc<DataPlaneSettings>,
+    pub(crate) socket_directory: PathBuf,
+    pub(crate) endpoint: Arc<str>,
+    pub(crate) generation: u64,
+    pub(crate) fleet: u64,
+    pub(crate) variant_position: usize,
+    pub(crate) index: u32,
+    pub(crate) plan: Arc<VariantPlan>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) reports: mpsc::UnboundedSender<ReplicaReport>,
+    /// A running process of an earlier server to take up.
+    pub(crate) adopt: Option<String>,
+    /// Whether a first start that fails ends the task instead of being tried again.
+    pub(crate) first_start_must_succeed: bool,
+}
+
+/// How one attempt to run the replica ended.
+enum Ended {
+    StopAsked,
+    NeverHealthy(String),
+    Died(String),
+}
+
+impl Replica {
+    /// Runs the replica until `stop` is told (or dropped); then it is drained and stopped.
+    pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        let mut failures_in_a_row = 0_u32;
+        let mut was_healthy = false;
+        loop {
+            let adopted = self.adopt.take();
+            let from_earlier_server = adopted.is_some();
+            let prefix =
+                replica_id::place_prefix(&self.endpoint, &self.plan.name, self.generation, self.index);
+            let id = adopted.unwrap_or_else(|| replica_id::new_attempt(&prefix));
+            let socket = self.socket_directory.join(&id).join("host.sock");
+            let ended =
+                self.attempt(&id, &socket, from_earlier_server, &mut stop, &mut failures_in_a_row).await;
+            remove_socket_directory(&socket);
+            let reason = match ended {
+                Ended::StopAsked => return,
+                Ended::NeverHealthy(_) if from_earlier_server => continue,
+                Ended::NeverHealthy(reason) if self.first_start_must_succeed && !was_healthy => {
+                    tracing::warn!(replica = %id, %reason, "a model replica did not start");
+                    self.report(ReplicaEvent::Failed(reason));
+                    return;
+                }
+                Ended::NeverHealthy(reason) => reason,
+                Ended::Died(reason) => {
+                    was_healthy = true;
+                    reason
+                }
+            };
+            tracing::warn!(replica = %id, %reason, "a model replica is restarted");
+            self.report(ReplicaEvent::Restarting(reason));
+            let wait = self.backoff(failures_in_a_row);
+            failures_in_a_row = failures_in_a_row.saturating_add(1);
+            tokio::select! {
+                _ = &mut stop => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    fn backoff(&self, failures_in_a_row: u32) -> Duration {
+        let doubled = self.settings.restart_backoff.saturating_mul(1 << failures_in_a_row.min(20));
+        doubled.min(self.settings.restart_backoff_limit)
+    }
+
+    fn report(&self, event: ReplicaEvent) {
+        let report =
+            ReplicaReport { fleet: self.fleet, variant: self.variant_position, index: self.index, event };
+        // An endpoint that is gone needs no reports.
+        let _ = self.reports.send(report);
+    }
+
+    async fn attempt(
+        &self,
+        id: &str,
+        socket: &Path,
+        from_earlier_server: bool,
+        stop: &mut oneshot::Receiver<()>,
+        failures_in_a_row: &mut u32,
+    ) -> Ended {
+        let (lost_sender, mut lost) = mpsc::unbounded_channel();
+        let link = ReplicaLink::new(id.to_owned(), lost_sender);
+        if !from_earlier_server && let Err(reason) = self.launch(id, socket).await {
+            return Ended::NeverHealthy(reason);
+        }
+        let limit = Duration::from_secs_f64(self.plan.startup_timeout_seconds);
+        let started = tokio::select! {
+            biased;
+            started = self.connect_all(socket, &link, limit) => started,
+            exit = self.launcher.exited(id) => Err(format!("The model host ended before it was ready: {}", describe(&exit))),
+            _ = &mut *stop => {
+                self.launcher.stop(id).await;
+                return Ended::StopAsked;
+            }
+        };
+        let connections = match started {
+            Ok(connections) => connections,
+            Err(reason) => return Ended::NeverHealthy(self.with_log_tail(id, reason).await),
+        };
+        for connection in connections {
+            self.pool.offer(connection);
+        }
+        self.report(ReplicaEvent::Healthy);
+        *failures_in_a_row = 0;
+        let died = tokio::select! {
+            exit = self.launcher.exited(id) => Some(format!("The model host ended: {}", describe(&exit))),
+            reason = self.keep_connected(socket, &link, &mut lost) => Some(reason),
+            _ = &mut *stop => None,
+        };
+        self.retire(&link, died.is_none()).await;
+        self.launcher.stop(id).await;
+        died.map_or(Ended::StopAsked, Ended::Died)
+    }
+
+    async fn launch(&self, id: &str, socket: &Path) -> Result<(), String> {
+        let directory = socket.parent().expect("the socket lies in a folder of its own");
+        std::fs::create_dir_all(directory)
+            .map_err(|error| format!("The folder {} cannot be made: {error}.", directory.display()))?;
+        let spec = ReplicaSpec {
+            id: id.to_owned(),
+            endpoint: self.endpoint.to_string(),
+            variant: self.plan.name.clone(),
+            index: self.index,
+            socket: socket.to_owned(),
+            workers: self.plan.workers,
+            model_timeout_seconds: self.plan.model_timeout_seconds,
+            launch: self.plan.launch.clone(),
+        };
+        self.launcher.launch(&spec).await.map_err(|error| error.to_string())
+    }
+
+    /// Connects to every worker; each has answered a ping when this is done.
+    async fn connect_all(
+        &self,
+        socket: &Path,
+        link: &Arc<ReplicaLink>,
+        limit: Duration,
+    ) -> Result<Vec<Connection>, String> {
+        let mut dials = JoinSet::new();
+        for _ in 0..self.plan.workers {
+            dials.spawn(dial(socket.to_owned(), Arc::clone(link), limit));
+        }
+        let mut connections = Vec::new();
+        while let Some(dialled) = dials.join_next().await {
+            connections.push(dialled.map_err(|error| error.to_string())??);
+        }
+        Ok(connections)
+    }
+
+    /// Replaces lost connections and pings idle ones; returns, with the reason, once a worker cannot be reached.
+    async fn keep_connected(
+        &self,
+        socket: &Path,
+        link: &Arc<ReplicaLink>,
+        lost: &mut mpsc::UnboundedReceiver<()>,
+    ) -> String {
+        let startup_limit = Duration::from_secs_f64(self.plan.startup_timeout_seconds);
+        // Dials end with a connection or the reason why there is none; pings with the connection, if it answered.
+        let mut tasks: JoinSet<Result<Option<Connection>, String>> = JoinSet::new();
+        let mut look = tokio::time::interval(self.settings.check_interval);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(()) = lost.recv() => {
+                    let dial = dial(socket.to_owned(), Arc::clone(link), startup_limit);
+                    tasks.spawn(async { dial.await.map(Some) });
+                }
+                Some(finished) = tasks.join_next() => match finished {
+                    Ok(Ok(Some(connection))) => self.pool.offer(connection),
+                    Ok(Ok(None)) => {}
+                    Ok(Err(reason)) => return reason,
+                    Err(error) => return error.to_string(),
+                },
+                _ = look.tick() => {
+                    drop(self.pool.take_idle(|connection| self.is_mine(connection, link) && connection.is_broken()));
+                    for connection in self.take_stale(link) {
+                        tasks.spawn(ping(connection, self.settings.ping_timeout));
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_mine(&self, connection: &Connection, link: &Arc<ReplicaLink>) -> bool {
+        Arc::ptr_eq(&connection.link, link)
+    }
+
+    /// The connections that have been idle for so long that they should be pinged.
+    fn take_stale(&self, link: &Arc<ReplicaLink>) -> Vec<Connection> {
+        let now = Instant::now();
+        self.pool.take_idle(|connection| {
+            self.is_mine(connection, link) && now - connection.last_answer_at >= self.settings.ping_interval
+        })
+    }
+
+    /// Takes the replica out of service; with `drain`, running invocations are waited for.
+    async fn retire(&self, link: &Arc<ReplicaLink>, drain: bool) {
+        link.retired.store(true, Ordering::Release);
+        drop(self.pool.take_idle(|connection| self.is_mine(connection, link)));
+        let deadline = Instant::now() + self.settings.drain_timeout;
+        while drain && link.in_use.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // A connection that was offered between the mark and the first look would be left behind.
+        drop(self.pool.take_idle(|connection| self.is_mine(connection, link)));
+    }
+
+    /// Stops a replica that did not come up, and adds its last words to the reason.
+    async fn with_log_tail(&self, id: &str, reason: String) -> String {
+        self.launcher.stop(id).await;
+        let exit = tokio::time::timeout(Duration::from_secs(5), self.launcher.exited(id)).await;
+        let last_words = exit.map(|exit| exit.log_tail.join("\n")).unwrap_or_default();
+        if last_words.is_empty() || reason.contains(&last_words) {
+            reason
+        } else {
+            format!("{reason}\nLast log lines:\n{last_words}")
+        }
+    }
+}
+
+fn describe(exit: &ExitText) -> String {
+    if exit.log_tail.is_empty() {
+        exit.summary.clone()
+    } else {
+        format!("{}\nLast log lines:\n{}", exit.summary, exit.log_tail.join("\n"))
+    }
+}
+
+fn remove_socket_directory(socket: &Path) {
+    let directory = socket.parent().expect("the socket lies in a folder of its own");
+    if let Err(error) = std::fs::remove_dir_all(directory)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(directory = %directory.display(), %error, "a socket folder is left behind");
+    }
+}
+
+/// Gives the connection back if its worker answers in time; otherwise it is closed.
+async fn ping(mut connection: Connection, limit: Duration) -> Result<Option<Connection>, String> {
+    let answered = tokio::time::timeout(limit, connection.ping()).await;
+    Ok(matches!(answered, Ok(Ok(Ok(())))).then_some(connection))
+}
+
+/// Connects to one worker and waits until it answers a ping. Until the host listens, it tries again.
+async fn dial(socket: PathBuf, link: Arc<ReplicaLink>, limit: Duration) -> Result<Connection, String> {
+    const FIRST_WAIT: Duration = Duration::from_millis(2);
+    const LONGEST_WAIT: Duration = Duration::from_millis(50);
+    let mut last_problem = "the model host does not listen".to_owned();
+    let attempts = async {
+        let mut wait = FIRST_WAIT;
+        loop {
+            match Connection::open(&socket, Arc::clone(&link)).await {
+                Ok(mut connection) => match connection.ping().await {
+                    Ok(Ok(())) => {
+                        connection.proven = true;
+                        return Ok(connection);
+                    }
+                    Ok(Err(reason)) => return Err(reason),
+                    Err(error) => last_problem = format!("the model host closed the connection ({error:?})"),
+                },
+                Err(error) => last_problem = format!("connecting to the model host failed ({error})"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    };
+    match tokio::time::timeout(limit, attempts).await {
+        Ok(result) => result,
+        Err(_) => Err(format!(
+            "A model worker was not ready within {} seconds: {last_problem}.",
+            limit.as_secs_f64()
+        )),
+    }
+}

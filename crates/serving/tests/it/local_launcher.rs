@@ -1,0 +1,117 @@
+//! A launcher that runs model hosts as plain child processes.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serving::{BoxFuture, ExitText, LaunchError, Launcher, ReplicaSpec};
+use tokio::sync::watch;
+
+#[derive(Default)]
+pub struct LocalLauncher {
+    children: Mutex<BTreeMap<String, Child>>,
+}
+
+struct Child {
+    pid: Pid,
+    exit: watch::Receiver<Option<ExitText>>,
+}
+
+/// What these tests put into a plan as launch payload.
+pub fn payload(model_dir: &Path) -> serde_json::Value {
+    serde_json::json!({ "model_dir": model_dir })
+}
+
+impl LocalLauncher {
+    fn child(&self, id: &str) -> Option<(Pid, watch::Receiver<Option<ExitText>>)> {
+        self.children.lock().unwrap().get(id).map(|child| (child.pid, child.exit.clone()))
+    }
+
+    fn spawn(&self, replica: &ReplicaSpec) -> Result<(), LaunchError> {
+        let python = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../python");
+        let model_dir = replica.launch["model_dir"].as_str().ok_or(LaunchError("no model_dir".into()))?;
+        let mut child = Command::new("python3")
+            .args(["-m", "model_host", "--workers", &replica.workers.to_string(), "--model-dir", model_dir])
+            .args(["--model-timeout-seconds", &replica.model_timeout_seconds.to_string()])
+            .arg("--socket")
+            .arg(&replica.socket)
+            .env("PYTHONPATH", python)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| LaunchError(error.to_string()))?;
+        let pid = Pid::from_child(&child);
+        let (sender, exit) = watch::channel(None);
+        std::thread::spawn(move || {
+            let mut log_tail: Vec<String> = Vec::new();
+            // The pipe ends when the host and all its workers have.
+            for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+                log_tail.push(line.unwrap_or_default());
+            }
+            let summary = child.wait().unwrap().to_string();
+            sender.send_replace(Some(ExitText { summary, log_tail }));
+        });
+        self.children.lock().unwrap().insert(replica.id.clone(), Child { pid, exit });
+        Ok(())
+    }
+
+    /// Kills a host and its workers, as a failing machine would.
+    pub fn kill(&self, id: &str) {
+        let (pid, _) = self.child(id).unwrap();
+        kill_process_group(pid, Signal::KILL).unwrap();
+    }
+}
+
+impl Launcher for LocalLauncher {
+    fn launch<'a>(&'a self, replica: &'a ReplicaSpec) -> BoxFuture<'a, Result<(), LaunchError>> {
+        Box::pin(async move { self.spawn(replica) })
+    }
+
+    fn exited<'a>(&'a self, id: &'a str) -> BoxFuture<'a, ExitText> {
+        Box::pin(async move {
+            let Some((_, mut exit)) = self.child(id) else {
+                return ExitText { summary: "it is not known".into(), log_tail: Vec::new() };
+            };
+            let exit = exit.wait_for(Option::is_some).await.unwrap();
+            exit.clone().unwrap()
+        })
+    }
+
+    fn stop<'a>(&'a self, id: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let Some((pid, _)) = self.child(id) else { return };
+            let _ = kill_process(pid, Signal::TERM);
+            if tokio::time::timeout(Duration::from_secs(2), self.exited(id)).await.is_err() {
+                let _ = kill_process_group(pid, Signal::KILL);
+                self.exited(id).await;
+            }
+        })
+    }
+
+    fn running(&self) -> Vec<String> {
+        let children = self.children.lock().unwrap();
+        let running = children.iter().filter(|(_, child)| child.exit.borrow().is_none());
+        running.map(|(id, _)| id.clone()).collect()
+    }
+}
+
+impl Drop for LocalLauncher {
+    fn drop(&mut self) {
+        for id in self.running() {
+            self.kill(&id);
+        }
+    }
+}
+
+/// For `Arc<LocalLauncher>` where the trait object is asked for.
+pub fn as_launcher(launcher: &Arc<LocalLauncher>) -> Arc<dyn Launcher> {
+    Arc::clone(launcher) as Arc<dyn Launcher>
+}

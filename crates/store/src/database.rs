@@ -1,0 +1,230 @@
+//! One SQLite file: a single writer with group commit, a few readers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use crate::error::{Error, Result};
+
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("0001_resources", include_str!("migrations/0001_resources.sql")),
+    ("0002_identity", include_str!("migrations/0002_identity.sql")),
+    ("0003_objects", include_str!("migrations/0003_objects.sql")),
+    ("0004_logs", include_str!("migrations/0004_logs.sql")),
+];
+
+/// Most writes that share one commit.
+const MOST_WRITES_PER_COMMIT: usize = 256;
+
+/// Idle read connections that are kept.
+const KEPT_READERS: usize = 8;
+
+/// An open transaction (in `write`) or a read-only snapshot (in `read`); the typed queries are its methods.
+pub struct Session<'a> {
+    pub(crate) connection: &'a Connection,
+}
+
+type Completion = Box<dyn FnOnce(Result<(), String>) + Send>;
+/// A write; it is told when the transaction could not even begin.
+type Job = Box<dyn FnOnce(Result<&Connection, &str>) -> Completion + Send>;
+
+/// The metadata database. Clones share it.
+#[derive(Clone)]
+pub struct Database {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: PathBuf,
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    readers: Mutex<Vec<Connection>>,
+}
+
+impl Database {
+    /// Opens the file, creating it and bringing its schema up to date.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, is from a newer release, or a migration fails.
+    pub fn open(path: &Path) -> Result<Database> {
+        let mut connection = Connection::open(path)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // FULL: the commit returns after the log is on the disk, so an acknowledged write survives a power cut.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", "ON")?;
+        connection.busy_timeout(Duration::from_secs(30))?;
+        connection.set_prepared_statement_cache_capacity(256);
+        migrate(&mut connection)?;
+        let (sender, receiver) = mpsc::channel();
+        let writer = std::thread::Builder::new()
+            .name("database-writer".into())
+            .spawn(move || write_loop(&connection, &receiver))
+            .map_err(Error::file("start the database writer"))?;
+        Ok(Database {
+            shared: Arc::new(Shared {
+                path: path.to_owned(),
+                jobs: Mutex::new(Some(sender)),
+                writer: Mutex::new(Some(writer)),
+                readers: Mutex::new(Vec::new()),
+            }),
+        })
+    }
+
+    /// Runs `change` in a transaction and returns after the commit is durable. Concurrent writes share commits; a failed
+    /// one undoes only itself.
+    ///
+    /// # Errors
+    /// What `change` returned, or [`Error::NotCommitted`].
+    pub async fn write<T, F>(&self, change: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Session<'_>) -> Result<T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let result = match connection {
+                Ok(connection) => in_savepoint(connection, change),
+                Err(text) => Err(Error::NotCommitted(text.to_owned())),
+            };
+            Box::new(move |committed| {
+                let result = match committed {
+                    Ok(()) => result,
+                    Err(text) => result.and(Err(Error::NotCommitted(text))),
+                };
+                // The caller may have gone away; the write stands all the same.
+                let _ = answer.send(result);
+            })
+        });
+        self.send(job)?;
+        answered.await.unwrap_or_else(|_| Err(Error::NotCommitted("the writer stopped".into())))
+    }
+
+    /// Runs `query` on a read-only snapshot.
+    ///
+    /// # Errors
+    /// What `query` returned.
+    pub async fn read<T, F>(&self, query: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Session<'_>) -> Result<T> + Send + 'static,
+    {
+        let shared = self.shared.clone();
+        tokio::task::spawn_blocking(move || {
+            let connection = shared.reader()?;
+            let result = query(&Session { connection: &connection });
+            shared.keep_reader(connection);
+            result
+        })
+        .await
+        .unwrap_or_else(|_| Err(Error::NotCommitted("a query panicked".into())))
+    }
+
+    /// Finishes the writes under way, then stops the writer. Later writes fail.
+    pub fn close(&self) {
+        drop(lock(&self.shared.jobs).take());
+        if let Some(writer) = lock(&self.shared.writer).take() {
+            // A panicked writer has already answered its callers by dropping them.
+            let _ = writer.join();
+        }
+    }
+
+    fn send(&self, job: Job) -> Result<()> {
+        let gone = || Error::NotCommitted("the database is closed".into());
+        lock(&self.shared.jobs).as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())
+    }
+}
+
+impl Shared {
+    fn reader(&self) -> Result<Connection> {
+        if let Some(connection) = lock(&self.readers).pop() {
+            return Ok(connection);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(Duration::from_secs(30))?;
+        connection.set_prepared_statement_cache_capacity(256);
+        Ok(connection)
+    }
+
+    fn keep_reader(&self, connection: Connection) {
+        let mut readers = lock(&self.readers);
+        if readers.len() < KEPT_READERS {
+            readers.push(connection);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A poisoned lock only says that another thread panicked; the value behind it is a plain list or handle.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn write_loop(connection: &Connection, jobs: &mpsc::Receiver<Job>) {
+    while let Ok(first) = jobs.recv() {
+        let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| error.to_string());
+        let open = begun.as_ref().map(|()| connection).map_err(String::as_str);
+        let mut completions = vec![first(open)];
+        while completions.len() < MOST_WRITES_PER_COMMIT {
+            match jobs.try_recv() {
+                Ok(job) => completions.push(job(open)),
+                Err(_) => break,
+            }
+        }
+        let committed = begun.clone().and_then(|()| {
+            connection.execute_batch("COMMIT").map_err(|error| {
+                tracing::error!(%error, "a commit failed");
+                // The transaction may already be closed by the failure.
+                let _ = connection.execute_batch("ROLLBACK");
+                error.to_string()
+            })
+        });
+        for completion in completions {
+            completion(committed.clone());
+        }
+    }
+}
+
+fn in_savepoint<T>(
+    connection: &Connection,
+    change: impl FnOnce(&Session<'_>) -> Result<T>,
+) -> Result<T> {
+    connection.execute_batch("SAVEPOINT one_write")?;
+    // A panic in one write must not take the writer, and with it every later write, down.
+    let result = catch_unwind(AssertUnwindSafe(|| change(&Session { connection })))
+        .unwrap_or_else(|_| Err(Error::NotCommitted("the write panicked".into())));
+    let end = if result.is_ok() { "RELEASE one_write" } else { "ROLLBACK TO one_write; RELEASE one_write" };
+    connection.execute_batch(end)?;
+    result
+}
+
+fn migrate(connection: &mut Connection) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY, position INTEGER NOT NULL)",
+    )?;
+    let done: Vec<String> = {
+        let mut statement = transaction.prepare("SELECT name FROM schema_migrations ORDER BY position")?;
+        statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?
+    };
+    for (position, name) in done.iter().enumerate() {
+        if MIGRATIONS.get(position).is_none_or(|(known, _)| known != name) {
+            return Err(Error::Invalid(format!(
+                "the data directory was written by another release (schema step {name}); use that release or a newer one"
+            )));
+        }
+    }
+    for (position, (name, sql)) in MIGRATIONS.iter().enumerate().skip(done.len()) {
+        transaction.execute_batch(sql)?;
+        transaction.execute(
+            "INSERT INTO schema_migrations (name, position) VALUES (?1, ?2)",
+            rusqlite::params![name, position as i64],
+        )?;
+    }
+    transaction.commit()?;
+    Ok(())
+}

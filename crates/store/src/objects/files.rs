@@ -1,0 +1,194 @@
+//! The files behind objects: written aside, forced to the disk, renamed into place.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use md5::{Digest, Md5};
+
+use crate::error::{Error, Result};
+
+/// Folder of unfinished writes and of parts, in each bucket. No key maps there: names that begin with a dot are escaped.
+pub const INCOMING: &str = ".incoming";
+
+/// An object that is being written. Dropped without being finished, its file goes.
+pub struct Incoming {
+    file: File,
+    path: PathBuf,
+    digest: Md5,
+    size: u64,
+    keep: bool,
+}
+
+/// A finished file that waits for its place.
+pub struct Written {
+    /// Where it lies.
+    pub file: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its MD5.
+    pub md5: [u8; 16],
+}
+
+impl Incoming {
+    /// A new file in the bucket's folder.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(bucket: &Path) -> Result<Incoming> {
+        let path = bucket.join(INCOMING).join(uuid::Uuid::new_v4().simple().to_string());
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(Error::file(format!("make {}", path.display())))?;
+        Ok(Incoming { file, path, digest: Md5::new(), size: 0, keep: false })
+    }
+
+    /// Appends bytes. Blocks.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(Error::file(format!("write {}", self.path.display())))?;
+        self.digest.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Appends all of a file. Blocks.
+    ///
+    /// # Errors
+    /// When either file fails.
+    pub fn copy_from(&mut self, source: &mut impl std::io::Read) -> Result<()> {
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let read = source.read(&mut buffer).map_err(Error::file("read the source of a copy"))?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.write(&buffer[..read])?;
+        }
+    }
+
+    /// Bytes so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// MD5 of the bytes so far.
+    pub fn md5(&self) -> [u8; 16] {
+        self.digest.clone().finalize().into()
+    }
+
+    /// Forces the file to the disk. Blocks.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn finish(mut self) -> Result<Written> {
+        self.file.sync_all().map_err(Error::file(format!("write {}", self.path.display())))?;
+        self.keep = true;
+        Ok(Written { file: self.path.clone(), size: self.size, md5: self.md5() })
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.keep {
+            // A stray file is swept by the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes `folder` and what is missing between it and `base`, each durable in its parent.
+pub fn make_folders(base: &Path, folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let mut missing = Vec::new();
+    let mut at = folder;
+    while !at.is_dir() && at != base {
+        missing.push(at);
+        at = at.parent().unwrap_or(base);
+    }
+    for path in missing.into_iter().rev() {
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::file(format!("make {}", path.display()))(error)),
+        }
+        sync_folder(path.parent().unwrap_or(base))?;
+    }
+    Ok(())
+}
+
+/// Renames a file into place so that it is there after a power cut.
+pub fn move_durably(from: &Path, to: &Path, base: &Path) -> Result<()> {
+    let folder = to.parent().unwrap_or(base);
+    loop {
+        make_folders(base, folder)?;
+        match std::fs::rename(from, to) {
+            Ok(()) => return sync_folder(folder),
+            // A deletion next door removed the folder when it became empty.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && from.exists() => {}
+            Err(error) => return Err(Error::file(format!("rename to {}", to.display()))(error)),
+        }
+    }
+}
+
+fn sync_folder(folder: &Path) -> Result<()> {
+    let sync = || File::open(folder)?.sync_all();
+    match sync() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(Error::file(format!("write {}", folder.display()))),
+    }
+}
+
+/// Removes a version's file and the folders that it leaves empty.
+pub fn remove_version(bucket: &Path, path: &Path) {
+    let file = bucket.join(path);
+    if let Err(error) = std::fs::remove_file(&file)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(file = %file.display(), %error, "a replaced object could not be removed; the next start tries again");
+    }
+    let mut folder = file.parent();
+    while let Some(at) = folder.filter(|at| *at != bucket && !at.ends_with(INCOMING)) {
+        if std::fs::remove_dir(at).is_err() {
+            break;
+        }
+        folder = at.parent();
+    }
+}
+
+/// Removes a bucket's folder.
+pub fn remove_tree(folder: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(folder)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(folder = %folder.display(), %error, "the folder of a deleted bucket could not be removed");
+    }
+}
+
+/// Unfinished files of a bucket, relative to its folder.
+pub fn incoming_files(bucket: &Path) -> Result<Vec<PathBuf>> {
+    let folder = bucket.join(INCOMING);
+    let entries = std::fs::read_dir(&folder).map_err(Error::file(format!("read {}", folder.display())))?;
+    Ok(entries.flatten().map(|entry| PathBuf::from(INCOMING).join(entry.file_name())).collect())
+}
+
+/// Versions directly in `folder`, relative to the bucket's folder; its sub-folders are added to `folders`.
+pub fn versions_in(bucket: &Path, folder: &Path, folders: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    let mut versions = Vec::new();
+    let entries = std::fs::read_dir(folder).map_err(Error::file(format!("read {}", folder.display())))?;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if !path.ends_with(INCOMING) {
+                folders.push(path);
+            }
+        } else if let Ok(relative) = path.strip_prefix(bucket) {
+            versions.push(relative.to_owned());
+        }
+    }
+    Ok(versions)
+}

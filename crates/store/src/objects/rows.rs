@@ -1,0 +1,144 @@
+//! The rows of buckets and objects.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::{BUCKET_KIND, Bucket, OBJECT_KIND, Object};
+use crate::database::Session;
+use crate::error::{Error, Result};
+
+/// Columns that [`object_row`] reads.
+pub(super) const OBJECT_COLUMNS: &str = "key, path, size, etag, parts, attributes, modified_at";
+
+impl Session<'_> {
+    pub(super) fn insert_bucket(&self, bucket: &Bucket) -> Result<bool> {
+        let added = self.connection.prepare_cached(
+            "INSERT INTO buckets (name, account, region, created_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        )?.execute(params![bucket.name, bucket.account, bucket.region, bucket.created_at])?;
+        if added > 0 {
+            return Ok(true);
+        }
+        match self.owned_bucket(&bucket.account, &bucket.name) {
+            Ok(_) => Ok(false),
+            Err(Error::Denied(_)) => Err(Error::Exists { kind: BUCKET_KIND.into(), name: bucket.name.clone() }),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn owned_bucket(&self, account: &str, name: &str) -> Result<Bucket> {
+        let found = self
+            .connection
+            .prepare_cached("SELECT name, account, region, created_at FROM buckets WHERE name = ?1")?
+            .query_row(params![name], bucket_row)
+            .optional()?;
+        match found {
+            None => Err(Error::Missing { kind: BUCKET_KIND.into(), name: name.into() }),
+            Some(bucket) if bucket.account != account => Err(Error::Denied(format!("bucket {name} belongs to another account"))),
+            Some(bucket) => Ok(bucket),
+        }
+    }
+
+    pub(super) fn buckets(&self, account: &str) -> Result<Vec<Bucket>> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT name, account, region, created_at FROM buckets WHERE account = ?1 ORDER BY name")?;
+        let rows = statement.query_map(params![account], bucket_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(super) fn bucket_names(&self) -> Result<Vec<String>> {
+        let mut statement = self.connection.prepare_cached("SELECT name FROM buckets ORDER BY name")?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(super) fn delete_bucket(&self, account: &str, name: &str) -> Result<()> {
+        self.owned_bucket(account, name)?;
+        let used = self.connection.prepare_cached("SELECT 1 FROM objects WHERE bucket = ?1 LIMIT 1")?.exists(params![name])?;
+        if used {
+            return Err(Error::WrongStatus { kind: BUCKET_KIND.into(), name: name.into(), status: "not empty".into() });
+        }
+        self.connection
+            .prepare_cached("DELETE FROM upload_parts WHERE upload IN (SELECT id FROM uploads WHERE bucket = ?1)")?
+            .execute(params![name])?;
+        self.connection.prepare_cached("DELETE FROM uploads WHERE bucket = ?1")?.execute(params![name])?;
+        self.connection.prepare_cached("DELETE FROM buckets WHERE name = ?1")?.execute(params![name])?;
+        Ok(())
+    }
+
+    pub(super) fn object(&self, bucket: &str, key: &str) -> Result<Object> {
+        self.find_object(bucket, key)?
+            .ok_or_else(|| Error::Missing { kind: OBJECT_KIND.into(), name: key.into() })
+    }
+
+    pub(super) fn find_object(&self, bucket: &str, key: &str) -> Result<Option<Object>> {
+        let sql = format!("SELECT {OBJECT_COLUMNS} FROM objects WHERE bucket = ?1 AND key = ?2");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        statement.query_row(params![bucket, key.as_bytes()], |row| Ok(object_row(row))).optional()?.transpose()
+    }
+
+    pub(super) fn put_object(&self, bucket: &str, object: &Object) -> Result<()> {
+        self.connection.prepare_cached(
+            "INSERT INTO objects (bucket, key, path, size, etag, parts, attributes, modified_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT (bucket, key) DO UPDATE SET path = excluded.path, size = excluded.size, etag = excluded.etag,
+             parts = excluded.parts, attributes = excluded.attributes, modified_at = excluded.modified_at",
+        )?.execute(params![
+            bucket, object.key.as_bytes(), object.path.display().to_string(), object.size as i64, object.etag, object.parts,
+            serde_json::to_string(&object.attributes)?, object.modified_at,
+        ])?;
+        Ok(())
+    }
+
+    pub(super) fn delete_object(&self, bucket: &str, key: &str) -> Result<()> {
+        self.connection
+            .prepare_cached("DELETE FROM objects WHERE bucket = ?1 AND key = ?2")?
+            .execute(params![bucket, key.as_bytes()])?;
+        Ok(())
+    }
+
+    /// Of these version files, the ones that no row of the bucket names. A row is found by its path alone, since a key cannot
+    /// be read back from a shortened path.
+    pub(super) fn unknown_paths(&self, bucket: &str, paths: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT 1 FROM objects WHERE path = ?2 AND bucket = ?1")?;
+        let mut unknown = Vec::new();
+        for path in paths {
+            if !statement.exists(params![bucket, path.display().to_string()])? {
+                unknown.push(path);
+            }
+        }
+        Ok(unknown)
+    }
+
+    pub(super) fn part_paths(&self, bucket: &str) -> Result<HashSet<PathBuf>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT upload_parts.path FROM upload_parts JOIN uploads ON uploads.id = upload_parts.upload WHERE uploads.bucket = ?1",
+        )?;
+        let rows = statement.query_map(params![bucket], |row| row.get::<_, String>(0))?;
+        Ok(rows.map(|path| path.map(PathBuf::from)).collect::<Result<_, _>>()?)
+    }
+}
+
+fn bucket_row(row: &Row<'_>) -> rusqlite::Result<Bucket> {
+    Ok(Bucket { name: row.get(0)?, account: row.get(1)?, region: row.get(2)?, created_at: row.get(3)? })
+}
+
+pub(super) fn object_row(row: &Row<'_>) -> Result<Object> {
+    Ok(Object {
+        key: key_text(row.get(0)?)?,
+        path: PathBuf::from(row.get::<_, String>(1)?),
+        size: row.get::<_, i64>(2)? as u64,
+        etag: row.get(3)?,
+        parts: row.get(4)?,
+        attributes: serde_json::from_str(&row.get::<_, String>(5)?)?,
+        modified_at: row.get(6)?,
+    })
+}
+
+/// A key as text; only text is ever stored.
+pub(super) fn key_text(bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|_| Error::Invalid("a stored key is not text".into()))
+}

@@ -1,0 +1,106 @@
+//! Who calls, and the two questions that the protocols ask the product about a caller.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use crate::Error;
+
+/// The identity behind a verified request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Twelve-digit account.
+    pub account: String,
+    /// Region of the credential scope.
+    pub region: String,
+    /// ARN that GetCallerIdentity answers.
+    pub principal_arn: String,
+    /// Unique id of the principal, `AROA…:session` for a session of a role.
+    pub principal_id: String,
+    /// The key that signed the request.
+    pub access_key_id: String,
+}
+
+/// What a handler knows of its request beside the typed input.
+#[derive(Debug, Clone)]
+pub struct Context<S> {
+    /// The process state.
+    pub state: S,
+    /// Who calls.
+    pub caller: Caller,
+    /// Id of the request, as in the answer's `x-amzn-RequestId`.
+    pub request_id: String,
+    /// Name of the operation.
+    pub operation: &'static str,
+    /// Address of the client, where the listener told it through [`Peer`].
+    pub source_ip: Option<IpAddr>,
+    /// The whole input keyed by model member names: timestamps as seconds since 1970, blobs as base64. Only members that were
+    /// set are there. Raw operations find all but their body here.
+    pub input: Arc<Value>,
+}
+
+/// Address of the client; the listener puts it into the extensions of each request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// What an access key stands for.
+#[derive(Clone)]
+pub struct Credential {
+    /// Secret half, which signs.
+    pub secret_access_key: String,
+    /// Twelve-digit account.
+    pub account: String,
+    /// ARN of the principal.
+    pub principal_arn: String,
+    /// Unique id of the principal.
+    pub principal_id: String,
+    /// When it ends, in milliseconds since 1970; `None` for long-lived keys.
+    pub expires_at_ms: Option<i64>,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The secret must not reach a log.
+        formatter
+            .debug_struct("Credential")
+            .field("principal_arn", &self.principal_arn)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there is no credential for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialProblem {
+    /// No such key.
+    Unknown,
+    /// The session has ended.
+    Expired,
+    /// The session token does not belong to the key, or was not made here.
+    InvalidToken,
+    /// The store of keys does not answer; the caller may try again.
+    Unavailable,
+}
+
+/// Looks access keys up.
+pub trait Credentials: Send + Sync {
+    /// Finds what signs for `access_key_id`; `session_token` is what the request carries.
+    fn find<'a>(
+        &'a self,
+        access_key_id: &'a str,
+        session_token: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Credential, CredentialProblem>>;
+}
+
+/// Decides whether a caller may do something. Asked for every operation, after the input passed its constraint checks.
+pub trait Authorize: Send + Sync {
+    /// `action` is a service prefix and an operation, for example `sagemaker:CreateTrainingJob`; `input` is as in
+    /// [`Context::input`]. The error is what the caller gets.
+    fn authorize<'a>(
+        &'a self,
+        caller: &'a Caller,
+        action: &'a str,
+        input: &'a Value,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+}

@@ -1,0 +1,286 @@
+//! The front door: every request walks down the layers in [`Front::operation`], and every answer carries its request id.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use api::model::Protocol;
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use serde_json::Value;
+
+use crate::body::{self, ReadProblem};
+use crate::dispatch::{self, Call, Entry, Lost};
+use crate::protocol::{self, Reply};
+use crate::registry::Handler;
+use crate::sigv4::{self, Claim};
+use crate::{
+    Authorize, Body, Caller, Context, Credential, CredentialProblem, Credentials, Error, Peer, RawRequest,
+};
+use crate::{Registry, encoding, form, validation};
+
+/// A part of the server that answers requests by itself.
+pub type Responder = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+
+/// Longest body of a raw operation, such as InvokeEndpoint.
+pub const RAW_BODY_LIMIT_BYTES: usize = 25 * 1024 * 1024;
+
+/// Turns any request into an answer.
+pub struct Front<S> {
+    /// The process state that handlers get.
+    pub state: S,
+    /// Which handler does which operation.
+    pub registry: Registry<S>,
+    /// Looks keys up.
+    pub credentials: Arc<dyn Credentials>,
+    /// Decides who may do what.
+    pub authorize: Arc<dyn Authorize>,
+    /// Milliseconds since 1970.
+    pub now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// The models of all services.
+    pub services: &'static [&'static api::model::Service],
+    /// Answers S3 requests, and all that is neither signed nor an operation; it verifies signatures by itself.
+    pub s3: Responder,
+    /// Answers paths under `/_modelyard/`.
+    pub own: Responder,
+    /// Longest body of an operation, also after decompression. Raw operations have [`RAW_BODY_LIMIT_BYTES`].
+    pub body_limit_bytes: usize,
+}
+
+impl<S: Clone + Send + Sync + 'static> Front<S> {
+    /// Answers a request. Never fails: an error is an answer, and a panic of a handler is an internal error.
+    pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let request_id = uuid::Uuid::new_v4().to_string();
+        let started_ms = (self.now_ms)();
+        let (parts, body) = request.into_parts();
+        let mut reply = Reply::to(&parts, &request_id);
+        // The layers may refuse a request before its body is read.
+        let mut body = Some(body);
+        let expects = parts.headers.contains_key(http::header::EXPECT);
+        let shown = (parts.method.clone(), parts.uri.path().to_owned());
+        let answering =
+            AssertUnwindSafe(self.answer(parts, &mut body, &mut reply, &request_id)).catch_unwind();
+        let answered = answering.await.unwrap_or_else(|panic| {
+            tracing::error!(request_id, panic = panic_text(panic.as_ref()), "a request ended in a panic");
+            Err((None, Error::internal()))
+        });
+        let mut response = answered.unwrap_or_else(|(service, error)| reply.error(service, &error));
+        if let Some(body) = body.filter(|_| !expects) {
+            // A client that still sends its body would see a broken connection in place of the answer.
+            let _ = body::read(body, self.body_limit_bytes).await;
+        }
+        stamp(&mut response, &request_id);
+        let milliseconds = (self.now_ms)() - started_ms;
+        let status = response.status().as_u16();
+        tracing::debug!(request_id, method = %shown.0, path = shown.1, status, milliseconds, "answered");
+        response
+    }
+
+    async fn answer(
+        &self,
+        parts: Parts,
+        body: &mut Option<Body>,
+        reply: &mut Reply,
+        request_id: &str,
+    ) -> Result<Response<Body>, Lost> {
+        let whole = |parts: Parts, body: &mut Option<Body>| {
+            Request::from_parts(parts, body.take().unwrap_or_else(body::empty))
+        };
+        match dispatch::entry(&parts, reply.protocol()) {
+            Entry::Own => Ok((self.own)(whole(parts, body)).await),
+            Entry::S3 => Ok((self.s3)(whole(parts, body)).await),
+            Entry::Unsigned => Err((None, Error::missing_authentication_token(reply.protocol()))),
+            Entry::UnsignedForm => {
+                let bytes =
+                    self.read_body(body, self.body_limit_bytes).await.map_err(|error| (None, error))?;
+                let pairs = form::pairs(&bytes).unwrap_or_default();
+                if pairs.iter().any(|(name, _)| name == "Action") {
+                    return Err((None, Error::missing_authentication_token(reply.protocol())));
+                }
+                Ok((self.s3)(Request::from_parts(parts, body::full(bytes))).await)
+            }
+            Entry::Signed(signing_name) => {
+                self.operation(&signing_name, parts, body, reply, request_id).await
+            }
+        }
+    }
+
+    /// The layers, from the outside in.
+    async fn operation(
+        &self,
+        signing_name: &str,
+        parts: Parts,
+        body: &mut Option<Body>,
+        reply: &mut Reply,
+        request_id: &str,
+    ) -> Result<Response<Body>, Lost> {
+        // What the signature claims, and dispatch, except for query, which names its operation in the body.
+        let service = dispatch::query_service(self.services, signing_name)
+            .filter(|_| reply.protocol() == Protocol::Query);
+        let claim = self.claim(&parts, reply.protocol()).map_err(|error| (service, error))?;
+        let call = dispatch::by_head(self.services, signing_name, &parts, reply.protocol())?;
+        let service = call.as_ref().map(|call| call.service).or(service);
+        let within = |error| (service, error);
+        // Credential, before any byte of the body is read.
+        let credential = self.credential(&claim, reply.protocol()).await.map_err(within)?;
+        // Body limit.
+        let raw = call.as_ref().is_some_and(|call| self.is_raw(call));
+        let limit_bytes = if raw { RAW_BODY_LIMIT_BYTES } else { self.body_limit_bytes };
+        self.check_stated_length(&parts, limit_bytes).map_err(within)?;
+        let mut bytes = self.read_body(body, limit_bytes).await.map_err(within)?;
+        // Signature.
+        claim
+            .verify(&parts, &credential.secret_access_key, &sigv4::sha256_hex(&bytes))
+            .map_err(|problem| within(Error::signature(reply.protocol(), problem)))?;
+        let caller = caller(claim, credential);
+        // Decoding; raw bodies stay as they are.
+        if !raw {
+            bytes = encoding::decoded(&parts.headers, bytes, limit_bytes).map_err(within)?;
+        }
+        let (call, parameters) = match call {
+            Some(call) => (call, Vec::new()),
+            None => self.query_call(signing_name, &parts, &bytes)?,
+        };
+        reply.set_protocol(call.protocol);
+        let service = call.service;
+        let within = |error| (Some(service), error);
+        let Some(handler) = self.registry.find(service.id, call.operation.name) else {
+            return Err(within(Error::not_implemented(service.id, call.operation.name)));
+        };
+        // Input, its constraints, authorization.
+        let input = protocol::input(&call, &parts, &parameters, &bytes, raw).map_err(within)?;
+        check(&call, &input, raw.then_some(&bytes)).map_err(within)?;
+        let action = format!("{}:{}", action_prefix(service.signing_name), call.operation.name);
+        self.authorize.authorize(&caller, &action, &input).await.map_err(within)?;
+        // The handler, and its output on the wire.
+        let context = Context {
+            state: self.state.clone(),
+            caller,
+            request_id: request_id.to_owned(),
+            operation: call.operation.name,
+            source_ip: parts.extensions.get::<Peer>().map(|peer| peer.0.ip()),
+            input: Arc::new(input),
+        };
+        match handler {
+            Handler::Typed(handler) => {
+                let output = handler(context).await.map_err(within)?;
+                reply.output(&call, output).map_err(within)
+            }
+            Handler::Raw(handler) => {
+                let query = form::pairs(parts.uri.query().unwrap_or_default().as_bytes()).unwrap_or_default();
+                let request = RawRequest { labels: call.labels, query, headers: parts.headers, body: bytes };
+                handler(context, request).await.map_err(within)
+            }
+        }
+    }
+
+    fn claim(&self, parts: &Parts, protocol: Protocol) -> Result<Claim, Error> {
+        let signature = |problem| Error::signature(protocol, problem);
+        let claim = Claim::of(parts)
+            .map_err(signature)?
+            .ok_or_else(|| Error::missing_authentication_token(protocol))?;
+        claim.check_time((self.now_ms)()).map_err(signature)?;
+        Ok(claim)
+    }
+
+    async fn credential(&self, claim: &Claim, protocol: Protocol) -> Result<Credential, Error> {
+        let found = self.credentials.find(&claim.access_key_id, claim.session_token.as_deref()).await;
+        let credential = found.map_err(|problem| Error::credential(protocol, problem))?;
+        match credential.expires_at_ms {
+            Some(end_ms) if end_ms <= (self.now_ms)() => {
+                Err(Error::credential(protocol, CredentialProblem::Expired))
+            }
+            _ => Ok(credential),
+        }
+    }
+
+    fn is_raw(&self, call: &Call) -> bool {
+        matches!(self.registry.find(call.service.id, call.operation.name), Some(Handler::Raw(_)))
+    }
+
+    fn check_stated_length(&self, parts: &Parts, limit_bytes: usize) -> Result<(), Error> {
+        let stated = parts
+            .headers
+            .get(http::header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if stated.is_some_and(|stated| stated > limit_bytes as u64) {
+            Err(Error::too_large(limit_bytes))
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn read_body(&self, body: &mut Option<Body>, limit_bytes: usize) -> Result<Bytes, Error> {
+        let Some(body) = body.take() else { return Ok(Bytes::new()) };
+        body::read(body, limit_bytes).await.map_err(|problem| match problem {
+            ReadProblem::TooLarge => Error::too_large(limit_bytes),
+            ReadProblem::Broken(error) => {
+                Error::serialization(format!("The request body ended early: {error}."))
+            }
+        })
+    }
+
+    /// The operation and the parameters of a query request, which may stand in the URL and in the body.
+    fn query_call(
+        &self,
+        signing_name: &str,
+        parts: &Parts,
+        body: &[u8],
+    ) -> Result<(Call, Vec<(String, String)>), Lost> {
+        let unreadable =
+            |problem| (None, Error::serialization(format!("The parameters cannot be read: {problem}.")));
+        let mut parameters =
+            form::pairs(parts.uri.query().unwrap_or_default().as_bytes()).map_err(unreadable)?;
+        parameters
+            .retain(|(name, _)| !name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("x-amz-")));
+        parameters.append(&mut form::pairs(body).map_err(unreadable)?);
+        let call = dispatch::by_action(self.services, signing_name, &parameters)?;
+        Ok((call, parameters))
+    }
+}
+
+fn caller(claim: Claim, credential: Credential) -> Caller {
+    Caller {
+        account: credential.account,
+        region: claim.region,
+        principal_arn: credential.principal_arn,
+        principal_id: credential.principal_id,
+        access_key_id: claim.access_key_id,
+    }
+}
+
+/// Checks an input against its model. A raw body is no part of the input; its length is checked beside it.
+fn check(call: &Call, input: &Value, raw_body: Option<&Bytes>) -> Result<(), Error> {
+    let Some(shape) = call.operation.input else { return Ok(()) };
+    let violations = match raw_body {
+        None => validation::validate(call.service, shape, input),
+        Some(body) => validation::validate_raw(call.service, shape, input, body.len()),
+    };
+    if violations.is_empty() {
+        return Ok(());
+    }
+    Err(Error::validation(call.service, validation::message(&violations)))
+}
+
+/// Both spellings of the request id; some clients log one, some the other.
+fn stamp(response: &mut Response<Body>, request_id: &str) {
+    let id = HeaderValue::from_str(request_id).expect("a UUID is a header value");
+    for name in ["x-amzn-requestid", "x-amz-request-id"] {
+        response.headers_mut().entry(name).or_insert_with(|| id.clone());
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without text")
+}
+
+/// Prefix of a service's actions in policies; CloudWatch is the one service that signs under another name.
+fn action_prefix(signing_name: &str) -> &str {
+    if signing_name == "monitoring" { "cloudwatch" } else { signing_name }
+}

@@ -1,0 +1,22 @@
+//! AWS protocols on the wire: dispatch, signatures, parsing, constraint checks, answers and errors.
+
+mod body;
+mod caller;
+mod dispatch;
+mod encoding;
+mod error;
+pub mod event_stream;
+mod form;
+mod front;
+mod path_template;
+mod protocol;
+mod registry;
+pub mod sigv4;
+mod timestamp;
+pub mod validation;
+
+pub use body::{Body, BoxError, empty, full};
+pub use caller::{Authorize, Caller, Context, Credential, CredentialProblem, Credentials, Peer};
+pub use error::{Error, IntoError};
+pub use front::{Front, RAW_BODY_LIMIT_BYTES, Responder};
+pub use registry::{RawRequest, Registry};

@@ -1,0 +1,60 @@
+//! The protocols: request bytes to input values, output values and errors to answers.
+
+mod json;
+mod query;
+mod reply;
+mod rest;
+mod typed;
+mod xml;
+
+use api::model::{Kind, OperationModel, Protocol, Service, ShapeId, Structure};
+use http::request::Parts;
+use serde_json::Value;
+
+use crate::Error;
+use crate::dispatch::Call;
+
+pub(crate) use reply::Reply;
+
+/// Stands for the input or output that an operation does not have.
+static NOTHING: Structure =
+    Structure { members: &[], payload: None, event_stream: false, union: false, error: None };
+
+/// The input of a call keyed by model member names, whatever the protocol. Unset members are not there.
+///
+/// Of a raw call the body is left out.
+pub(crate) fn input(
+    call: &Call,
+    parts: &Parts,
+    parameters: &[(String, String)],
+    body: &[u8],
+    raw: bool,
+) -> Result<Value, Error> {
+    let structure = input_structure(call.service, call.operation);
+    let read = match call.protocol {
+        Protocol::Json10 | Protocol::Json11 => json::input(call.service, structure, body),
+        Protocol::Query => query::input(call.service, structure, parameters),
+        Protocol::RestJson if raw => rest::head(call, structure, parts),
+        Protocol::RestJson => rest::input(call, structure, parts, body),
+        Protocol::RestXml | Protocol::RpcV2Cbor => {
+            return Err(Error::unsupported_protocol("of this request"));
+        }
+    };
+    read.map(Value::Object).map_err(|misfit| misfit.into_error(call.service))
+}
+
+fn input_structure(service: &'static Service, operation: &OperationModel) -> &'static Structure {
+    operation.input.map_or(&NOTHING, |shape| structure(service, shape))
+}
+
+fn output_structure(service: &'static Service, operation: &OperationModel) -> &'static Structure {
+    operation.output.map_or(&NOTHING, |shape| structure(service, shape))
+}
+
+/// The structure with this id; inputs and outputs are always structures.
+fn structure(service: &'static Service, shape: ShapeId) -> &'static Structure {
+    match &service.shape(shape).kind {
+        Kind::Structure(structure) => structure,
+        _ => &NOTHING,
+    }
+}

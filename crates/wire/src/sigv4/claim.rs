@@ -1,0 +1,348 @@
+//! What a signed request claims, and whether the claim holds.
+
+use http::header::{AUTHORIZATION, HeaderMap};
+use http::request::Parts;
+use subtle::ConstantTimeEq;
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
+
+use super::{ALGORITHM, Scope, TERMINATOR, UNSIGNED_PAYLOAD, canonical};
+use crate::form;
+
+/// How far the clocks of client and server may be apart.
+const SKEW_MS: i64 = 15 * 60 * 1000;
+
+/// Longest life of a presigned request.
+const MAX_EXPIRES_SECONDS: i64 = 7 * 24 * 3600;
+
+/// Headers of which a request may have only one: a second one could mean something else to another reader.
+const SINGLE: [&str; 9] = [
+    "authorization",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "x-amz-content-sha256",
+    "x-amz-date",
+    "x-amz-security-token",
+    "x-amz-target",
+];
+
+/// Why a signature does not hold; the texts are for the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// A part is missing or malformed.
+    Incomplete(String),
+    /// The signature, or something it must cover, is wrong.
+    Mismatch(String),
+    /// The signature is too old, or from the future.
+    Time(String),
+}
+
+/// The signature of a request with all that it names.
+#[derive(Clone)]
+pub struct Claim {
+    /// The key that signed.
+    pub access_key_id: String,
+    /// Session token, for the keys of sessions.
+    pub session_token: Option<String>,
+    /// Region of the scope.
+    pub region: String,
+    /// Signing name of the scope.
+    pub service: String,
+    date: String,
+    moment: String,
+    signed_at_ms: i64,
+    expires_seconds: Option<i64>,
+    signed_headers: Vec<String>,
+    signature: [u8; 32],
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Claim").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+    }
+}
+
+/// The service in the credential scope of a request, however broken the rest of its signature is.
+pub fn credential_scope_service(parts: &Parts) -> Option<String> {
+    let credential = match parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) {
+        Some(value) if value.starts_with(ALGORITHM) => {
+            let at = value.find("Credential=")? + "Credential=".len();
+            value[at..].split([',', ' ']).next().unwrap_or_default().to_owned()
+        }
+        _ => {
+            let pairs = form::pairs(parts.uri.query()?.as_bytes()).ok()?;
+            pairs.into_iter().find(|(name, _)| name == "X-Amz-Credential")?.1
+        }
+    };
+    credential.rsplit('/').nth(1).map(str::to_owned)
+}
+
+impl Claim {
+    /// Reads the signature of a request. `None` when it carries none.
+    ///
+    /// # Errors
+    /// [`Problem::Incomplete`] for a malformed or ambiguous signature.
+    pub fn of(parts: &Parts) -> Result<Option<Claim>, Problem> {
+        let query = form::pairs(parts.uri.query().unwrap_or_default().as_bytes())
+            .map_err(|problem| incomplete(format!("The query string cannot be read: {problem}.")))?;
+        let presigned = query.iter().any(|(name, _)| name == "X-Amz-Signature" || name == "X-Amz-Credential");
+        let authorization = parts.headers.get(AUTHORIZATION);
+        if let Some(name) = SINGLE.iter().find(|name| parts.headers.get_all(**name).iter().count() > 1) {
+            return Err(incomplete(format!("The header {name} is given more than once.")));
+        }
+        let claim = match (authorization, presigned) {
+            (None, false) => return Ok(None),
+            (Some(_), true) => {
+                return Err(incomplete(
+                    "The request is signed both by header and by query; use one of them.".into(),
+                ));
+            }
+            (Some(value), false) => {
+                let value = value
+                    .to_str()
+                    .map_err(|_| incomplete("The Authorization header is not ASCII.".into()))?;
+                Claim::from_header(value, &parts.headers)?
+            }
+            (None, true) => Claim::from_query(&query)?,
+        };
+        if !claim.signed_headers.iter().any(|name| name == "host") {
+            return Err(incomplete("The host header must be signed.".into()));
+        }
+        // What is not signed can be changed on the way; the payload hash is part of the signature in any case.
+        let unsigned = parts.headers.keys().map(http::HeaderName::as_str).find(|name| {
+            name.starts_with("x-amz-") && *name != "x-amz-content-sha256" && !claim.covers(name)
+        });
+        match unsigned {
+            Some(name) => {
+                Err(Problem::Mismatch(format!("The header {name} is in the request but is not signed.")))
+            }
+            None => Ok(Some(claim)),
+        }
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        self.signed_headers.iter().any(|signed| signed == name)
+    }
+
+    fn from_header(value: &str, headers: &HeaderMap) -> Result<Claim, Problem> {
+        let rest =
+            value.strip_prefix(ALGORITHM).filter(|rest| rest.starts_with([' ', ','])).ok_or_else(|| {
+                let name = value.split([' ', ',']).next().unwrap_or_default();
+                incomplete(format!("The Authorization header names {name:?}; only {ALGORITHM} is supported."))
+            })?;
+        let mut fields: [Option<&str>; 3] = [None; 3];
+        for part in rest.split([',', ' ']).filter(|part| !part.is_empty()) {
+            let (name, value) = part
+                .split_once('=')
+                .ok_or_else(|| incomplete(format!("{part:?} in the Authorization header has no value.")))?;
+            let at = match name {
+                "Credential" => 0,
+                "SignedHeaders" => 1,
+                "Signature" => 2,
+                _ => {
+                    return Err(incomplete(format!(
+                        "The Authorization header has an unknown part {name:?}."
+                    )));
+                }
+            };
+            if fields[at].replace(value).is_some() {
+                return Err(incomplete(format!("The Authorization header has {name} twice.")));
+            }
+        }
+        let field = |at: usize, name: &str| {
+            fields[at].ok_or_else(|| incomplete(format!("Authorization header requires '{name}' parameter.")))
+        };
+        let (credential, signed, signature) =
+            (field(0, "Credential")?, field(1, "SignedHeaders")?, field(2, "Signature")?);
+        let text = |name: &str| match headers.get(name) {
+            Some(value) => value
+                .to_str()
+                .map(|value| Some(value.to_owned()))
+                .map_err(|_| incomplete(format!("The header {name} is not ASCII."))),
+            None => Ok(None),
+        };
+        let moment = text("x-amz-date")?.ok_or_else(|| {
+            incomplete("Authorization header requires existence of an 'X-Amz-Date' header.".into())
+        })?;
+        Claim::new(credential, signed, signature, moment, text("x-amz-security-token")?, None)
+    }
+
+    fn from_query(query: &[(String, String)]) -> Result<Claim, Problem> {
+        let find = |wanted: &str| {
+            let mut values = query.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            let first = values.next();
+            match values.next() {
+                Some(_) => Err(incomplete(format!("The query parameter {wanted} is given more than once."))),
+                None => Ok(first.map(|(_, value)| value.as_str())),
+            }
+        };
+        let need = |wanted: &str| {
+            find(wanted)?
+                .ok_or_else(|| incomplete(format!("AWS query-string parameters must include '{wanted}'.")))
+        };
+        let algorithm = need("X-Amz-Algorithm")?;
+        if algorithm != ALGORITHM {
+            return Err(incomplete(format!(
+                "X-Amz-Algorithm is {algorithm:?}; only {ALGORITHM} is supported."
+            )));
+        }
+        let expires = need("X-Amz-Expires")?
+            .parse::<i64>()
+            .ok()
+            .filter(|seconds| (1..=MAX_EXPIRES_SECONDS).contains(seconds))
+            .ok_or_else(|| {
+                incomplete(format!(
+                    "X-Amz-Expires must be a number of seconds from 1 to {MAX_EXPIRES_SECONDS}."
+                ))
+            })?;
+        let token = find("X-Amz-Security-Token")?.map(str::to_owned);
+        Claim::new(
+            need("X-Amz-Credential")?,
+            need("X-Amz-SignedHeaders")?,
+            need("X-Amz-Signature")?,
+            need("X-Amz-Date")?.to_owned(),
+            token,
+            Some(expires),
+        )
+    }
+
+    fn new(
+        credential: &str,
+        signed_headers: &str,
+        signature: &str,
+        moment: String,
+        session_token: Option<String>,
+        expires_seconds: Option<i64>,
+    ) -> Result<Claim, Problem> {
+        let bad_credential =
+            || incomplete(format!("The credential must look like KEY/20260131/REGION/SERVICE/{TERMINATOR}."));
+        let mut parts = credential.rsplitn(5, '/');
+        let mut next = || parts.next().filter(|part| !part.is_empty()).ok_or_else(bad_credential);
+        let (terminator, service, region, date, access_key_id) =
+            (next()?, next()?, next()?, next()?, next()?);
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if terminator != TERMINATOR || !plain(service) || !plain(region) || access_key_id.contains('/') {
+            return Err(bad_credential());
+        }
+        let signed_at_ms = parse_moment(&moment).ok_or_else(|| {
+            incomplete("Date must be in ISO-8601 'basic format', as 20260131T120000Z.".into())
+        })?;
+        if moment.get(..8) != Some(date) {
+            return Err(incomplete(format!(
+                "The date of the credential scope, {date:?}, is not that of X-Amz-Date, {moment:?}."
+            )));
+        }
+        let names: Vec<String> = signed_headers.split(';').map(str::to_owned).collect();
+        let lower =
+            names.iter().all(|name| !name.is_empty() && !name.bytes().any(|byte| byte.is_ascii_uppercase()));
+        if !lower || !names.is_sorted_by(|one, other| one < other) {
+            return Err(incomplete(
+                "The signed headers must be lower-case names in order, each once.".into(),
+            ));
+        }
+        let mut bytes = [0; 32];
+        let lower = !signature.bytes().any(|byte| byte.is_ascii_uppercase());
+        if !lower || hex::decode_to_slice(signature, &mut bytes).is_err() {
+            return Err(incomplete("The signature must be 64 lower-case hexadecimal digits.".into()));
+        }
+        Ok(Claim {
+            access_key_id: access_key_id.to_owned(),
+            session_token,
+            region: region.to_owned(),
+            service: service.to_owned(),
+            date: date.to_owned(),
+            moment,
+            signed_at_ms,
+            expires_seconds,
+            signed_headers: names,
+            signature: bytes,
+        })
+    }
+
+    /// Checks that the signature is neither too old nor from the future.
+    ///
+    /// # Errors
+    /// [`Problem::Time`].
+    pub fn check_time(&self, now_ms: i64) -> Result<(), Problem> {
+        let now = super::sign::moment(now_ms);
+        if self.signed_at_ms > now_ms + SKEW_MS {
+            let (signed, limit) = (&self.moment, super::sign::moment(now_ms + SKEW_MS));
+            let text =
+                format!("Signature not yet current: {signed} is still later than {limit} ({now} + 15 min.)");
+            return Err(Problem::Time(text));
+        }
+        match self.expires_seconds {
+            Some(seconds) if now_ms > self.signed_at_ms + seconds * 1000 => {
+                let end = super::sign::moment(self.signed_at_ms + seconds * 1000);
+                Err(Problem::Time(format!(
+                    "Signature expired: the presigned request ended at {end}, and it is {now}"
+                )))
+            }
+            None if self.signed_at_ms < now_ms - SKEW_MS => {
+                let (signed, limit) = (&self.moment, super::sign::moment(now_ms - SKEW_MS));
+                Err(Problem::Time(format!(
+                    "Signature expired: {signed} is now earlier than {limit} ({now} - 15 min.)"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the signature of a request whose body has this [`sha256_hex`](super::sha256_hex).
+    ///
+    /// # Errors
+    /// [`Problem::Mismatch`], also when the request states another hash of its body.
+    pub fn verify(&self, parts: &Parts, secret_access_key: &str, body_sha256: &str) -> Result<(), Problem> {
+        let payload = match parts.headers.get("x-amz-content-sha256").map(http::HeaderValue::as_bytes) {
+            None if self.service == "s3" && self.expires_seconds.is_some() => UNSIGNED_PAYLOAD,
+            None => body_sha256,
+            Some(stated) if stated == body_sha256.as_bytes() => body_sha256,
+            Some(stated) if stated == UNSIGNED_PAYLOAD.as_bytes() && self.service == "s3" => UNSIGNED_PAYLOAD,
+            Some(stated) if stated == UNSIGNED_PAYLOAD.as_bytes() || stated.starts_with(b"STREAMING-") => {
+                let text = "The body must be signed as a whole; x-amz-content-sha256 must be its SHA-256.";
+                return Err(Problem::Mismatch(text.into()));
+            }
+            Some(_) => {
+                let text = "The provided 'x-amz-content-sha256' header does not match what was computed.";
+                return Err(Problem::Mismatch(text.into()));
+            }
+        };
+        let query = canonical::query(parts.uri.query().unwrap_or_default())
+            .map_err(|problem| incomplete(format!("The query string cannot be read: {problem}.")))?;
+        let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+        let headers =
+            canonical::headers(&parts.headers, authority, &self.signed_headers).map_err(|name| {
+                Problem::Mismatch(format!("The signed header {name} is not in the request as text."))
+            })?;
+        let path = canonical::path(parts.uri.path(), &self.service);
+        let request =
+            canonical::request(parts.method.as_str(), &path, &query, &headers, &self.signed_headers, payload);
+        let scope = Scope { date: &self.date, region: &self.region, service: &self.service };
+        let expected = scope.signature(secret_access_key, &self.moment, &request);
+        if bool::from(expected.ct_eq(&self.signature)) {
+            return Ok(());
+        }
+        Err(Problem::Mismatch(
+            "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access \
+             Key and signing method. Consult the service documentation for details."
+                .into(),
+        ))
+    }
+}
+
+fn incomplete(text: String) -> Problem {
+    Problem::Incomplete(text)
+}
+
+/// Milliseconds since 1970 of `20260131T120000Z`.
+fn parse_moment(text: &str) -> Option<i64> {
+    let format = format_description!("[year][month][day]T[hour][minute][second]Z");
+    if text.len() != 16 {
+        return None;
+    }
+    let moment = PrimitiveDateTime::parse(text, format).ok()?;
+    let moment: OffsetDateTime = moment.assume_utc();
+    Some(moment.unix_timestamp() * 1000)
+}

@@ -1,0 +1,138 @@
+//! Signing: for the command line client, for jobs, and for tests of the verification.
+
+use http::header::{AUTHORIZATION, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::{ALGORITHM, Scope, UNSIGNED_PAYLOAD, canonical, sha256_hex};
+
+/// Headers that proxies and transports may change, so that they are not signed.
+const UNSIGNED: [&str; 6] =
+    ["authorization", "connection", "expect", "transfer-encoding", "user-agent", "x-amzn-trace-id"];
+
+/// Signs requests with one key for one service.
+#[derive(Clone, Copy)]
+pub struct Signer<'a> {
+    /// Key.
+    pub access_key_id: &'a str,
+    /// Its secret.
+    pub secret_access_key: &'a str,
+    /// Session token of short-lived keys.
+    pub session_token: Option<&'a str>,
+    /// Region of the scope.
+    pub region: &'a str,
+    /// Signing name of the service.
+    pub service: &'a str,
+}
+
+impl Signer<'_> {
+    /// Signs by header: sets `x-amz-date`, `x-amz-security-token` and `authorization` (for S3 `x-amz-content-sha256`), and
+    /// `host` when only the URI names it. `now_ms` is in milliseconds since 1970.
+    pub fn sign<B>(&self, request: &mut Request<B>, body: &[u8], now_ms: i64) {
+        let moment = moment(now_ms);
+        let body_sha256 = sha256_hex(body);
+        let authority = request.uri().authority().map(ToString::to_string);
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let headers = request.headers_mut();
+        if let (None, Some(authority)) = (headers.get(HOST), authority) {
+            headers.insert(HOST, value(&authority));
+        }
+        headers.insert("x-amz-date", value(&moment));
+        if let Some(token) = self.session_token {
+            headers.insert("x-amz-security-token", value(token));
+        }
+        if self.service == "s3" {
+            headers.insert("x-amz-content-sha256", value(&body_sha256));
+        }
+        let mut signed: Vec<String> = headers
+            .keys()
+            .map(HeaderName::to_string)
+            .filter(|name| !UNSIGNED.contains(&name.as_str()))
+            .collect();
+        signed.sort();
+        let query = uri.query().unwrap_or_default();
+        let signature = self.signature(&method, uri.path(), query, headers, &signed, &body_sha256, &moment);
+        let credential = self.credential(&moment);
+        let signed = signed.join(";");
+        let authorization =
+            format!("{ALGORITHM} Credential={credential}, SignedHeaders={signed}, Signature={signature}");
+        headers.insert(AUTHORIZATION, value(&authorization));
+    }
+
+    /// Signs by query: the URL alone then is the permission, for `expires_seconds`. Only the host is signed beside method,
+    /// path and query; the body must be empty, except for S3, where any body may follow.
+    ///
+    /// # Errors
+    /// When `url` has no host.
+    pub fn presign(
+        &self,
+        method: &Method,
+        url: &Uri,
+        expires_seconds: u32,
+        now_ms: i64,
+    ) -> Result<Uri, http::Error> {
+        let moment = moment(now_ms);
+        let mut query = url.query().map(|query| format!("{query}&")).unwrap_or_default();
+        query.push_str(&format!(
+            "X-Amz-Algorithm={ALGORITHM}&X-Amz-Credential={}&X-Amz-Date={moment}&X-Amz-Expires={expires_seconds}",
+            canonical::encode(&self.credential(&moment)),
+        ));
+        if let Some(token) = self.session_token {
+            query.push_str(&format!("&X-Amz-Security-Token={}", canonical::encode(token)));
+        }
+        query.push_str("&X-Amz-SignedHeaders=host");
+        let mut headers = HeaderMap::new();
+        if let Some(authority) = url.authority() {
+            headers.insert(HOST, value(authority.as_str()));
+        }
+        let payload = if self.service == "s3" { UNSIGNED_PAYLOAD.to_owned() } else { sha256_hex(b"") };
+        let signed = ["host".to_owned()];
+        let signature = self.signature(method, url.path(), &query, &headers, &signed, &payload, &moment);
+        let mut parts = url.clone().into_parts();
+        parts.path_and_query =
+            Some(format!("{}?{query}&X-Amz-Signature={signature}", url.path()).try_into()?);
+        Ok(Uri::from_parts(parts)?)
+    }
+
+    fn credential(&self, moment: &str) -> String {
+        format!("{}/{}", self.access_key_id, self.scope(moment).text())
+    }
+
+    fn scope<'b>(&'b self, moment: &'b str) -> Scope<'b> {
+        Scope { date: &moment[..8], region: self.region, service: self.service }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "these are the parts of a canonical request")]
+    fn signature(
+        &self,
+        method: &Method,
+        path: &str,
+        query: &str,
+        headers: &HeaderMap,
+        signed: &[String],
+        payload: &str,
+        moment: &str,
+    ) -> String {
+        let path = canonical::path(path, self.service);
+        // What is malformed is refused by the verifier; a signer has no better answer than a signature that fails there.
+        let query = canonical::query(query).unwrap_or_default();
+        let headers = canonical::headers(headers, None, signed).unwrap_or_default();
+        let request = canonical::request(method.as_str(), &path, &query, &headers, signed, payload);
+        hex::encode(self.scope(moment).signature(self.secret_access_key, moment, &request))
+    }
+}
+
+/// Text that no header can carry becomes empty, and the server refuses the request.
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// `20260131T120000Z`.
+pub(super) fn moment(at_ms: i64) -> String {
+    let format = format_description!("[year][month][day]T[hour][minute][second]Z");
+    OffsetDateTime::from_unix_timestamp(at_ms.div_euclid(1000))
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        .format(format)
+        .unwrap_or_else(|_| "19700101T000000Z".to_owned())
+}

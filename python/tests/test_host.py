@@ -1,0 +1,174 @@
+"""The host as a process: start, restart, end."""
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from tests import model_folder
+
+SCRIPT = """
+    import os
+    def model_fn(model_dir): return None
+    def transform_fn(model, body, content_type, accept):
+        if body == "exit": os._exit(9)
+        if body.startswith("await:"):
+            with open(body[6:]) as fifo: return fifo.read()
+        print("asked", body)
+        return str(os.getpid())
+"""
+
+
+class Client:
+    def __init__(self, path):
+        self.stream = socket.socket(socket.AF_UNIX)
+        try:
+            self.stream.connect(path)
+        except OSError:
+            self.stream.close()
+            raise
+
+    def send(self, kind, body=b""):
+        header = json.dumps({"kind": kind}).encode()
+        self.stream.sendall(struct.pack(">IQ", len(header), len(body)) + header + body)
+
+    def receive(self):
+        """Returns (header, body), or None if the host closed the connection."""
+        with self.stream.makefile("rb") as file:
+            prefix = file.read(12)
+            if not prefix:
+                return None
+            header_bytes, body_bytes = struct.unpack(">IQ", prefix)
+            return json.loads(file.read(header_bytes)), file.read(body_bytes)
+
+    def ask(self, kind, body=b""):
+        self.send(kind, body)
+        return self.receive()
+
+
+class HostTest(unittest.TestCase):
+    def start(self, script, *arguments):
+        root = tempfile.TemporaryDirectory()
+        self.addCleanup(root.cleanup)
+        # A path longer than the name of a socket may be.
+        folder = os.path.join(root.name, "f" * 100)
+        os.mkdir(folder)
+        self.folder = folder
+        model_dir = model_folder.make(self, {"code/inference.py": script})
+        process = subprocess.Popen(
+            [sys.executable, "-m", "model_host", "--socket", folder + "/host.sock", "--model-dir", model_dir, *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        self.process = process
+
+    def connect(self):
+        handle = os.open(self.folder, os.O_DIRECTORY)
+        self.addCleanup(os.close, handle)
+        while True:
+            try:
+                client = Client("/proc/self/fd/{}/host.sock".format(handle))
+            except OSError:
+                if self.process.poll() is not None:
+                    self.fail("the host ended: " + self.process.stdout.read())
+                continue
+            self.addCleanup(client.stream.close)
+            return client
+
+    def test_each_connection_has_a_worker_of_its_own(self):
+        self.start(SCRIPT, "--workers", "2")
+        first, second = self.connect(), self.connect()
+        self.assertEqual(first.ask("ping"), ({"status": 200}, b""))
+        self.assertEqual(second.ask("ping"), ({"status": 200}, b""))
+        self.assertNotEqual(first.ask("invoke")[1], second.ask("invoke")[1])
+        # A closed connection makes its worker free for a new one.
+        process = first.ask("invoke")[1]
+        first.stream.close()
+        self.assertEqual(self.connect().ask("invoke")[1], process)
+
+    def test_a_dead_worker_is_replaced(self):
+        self.start(SCRIPT)
+        first = self.connect()
+        before = first.ask("invoke")[1]
+        self.assertIsNone(first.ask("invoke", b"exit"))
+        self.assertNotEqual(self.connect().ask("invoke")[1], before)
+
+    def test_a_default_time_limit_of_the_script_does_not_close_idle_connections(self):
+        self.start("import socket\nsocket.setdefaulttimeout(0.001)\ndef model_fn(d): pass\n"
+                   "def transform_fn(m, b, c, a): return repr(socket.getdefaulttimeout())\n")
+        client, other = self.connect(), self.connect()
+        client.ask("ping")
+        # Nobody answers the second connection; the wait for it is longer than the script's limit.
+        other.stream.settimeout(0.05)
+        other.send("ping")
+        with self.assertRaises(OSError):
+            other.receive()
+        self.assertEqual(client.ask("invoke")[1], b"0.001")
+
+    def test_nonsense_closes_the_connection_only(self):
+        self.start(SCRIPT)
+        first = self.connect()
+        before = first.ask("invoke")[1]
+        self.assertIsNone(first.ask("nonsense"))
+        self.assertEqual(self.connect().ask("invoke")[1], before)
+
+    def test_a_request_in_work_is_answered_before_the_end(self):
+        self.start(SCRIPT, "--workers", "2")
+        idle, busy = self.connect(), self.connect()
+        idle.ask("ping")
+        busy.ask("ping")
+        fifo = os.path.join(self.folder, "fifo")
+        os.mkfifo(fifo)
+        busy.send("invoke", b"await:" + fifo.encode())
+        with open(fifo, "w") as gate:
+            self.process.send_signal(signal.SIGTERM)
+            self.assertIsNone(idle.receive())
+            gate.write("answered")
+        self.assertEqual(busy.receive()[1], b"answered")
+        self.assertEqual(self.process.wait(), 0)
+
+    def test_prints_reach_the_log_before_the_answer_goes(self):
+        self.start(SCRIPT)
+        client = self.connect()
+        client.ask("invoke", b"aloud")
+        self.assertEqual(self.process.stdout.readline(), "asked aloud\n")
+
+    def test_a_hanging_worker_is_ended(self):
+        self.start(SCRIPT, "--model-timeout-seconds", "0.1")
+        client = self.connect()
+        before = client.ask("invoke")[1]
+        fifo = os.path.join(self.folder, "fifo")
+        os.mkfifo(fifo)
+        self.assertIsNone(client.ask("invoke", b"await:" + fifo.encode()))
+        self.assertNotEqual(self.connect().ask("invoke")[1], before)
+
+    def test_a_model_that_does_not_load_is_told_to_whoever_asks(self):
+        # The script waits until the test is connected.
+        root = tempfile.TemporaryDirectory()
+        self.addCleanup(root.cleanup)
+        fifo = os.path.join(root.name, "fifo")
+        os.mkfifo(fifo)
+        self.start("open({!r}).read()\nraise RuntimeError('no weights')\n".format(fifo))
+        client = self.connect()
+        client.send("ping")
+        with open(fifo, "w"):
+            pass
+        header, _ = client.receive()
+        self.assertEqual(header["status"], 503)
+        self.assertIn("RuntimeError: no weights", header["error"])
+        self.assertEqual(self.process.wait(), 1)
+        self.assertIn("RuntimeError: no weights", self.process.stdout.read())
+
+    def test_a_mistaken_set_up_is_one_clear_line(self):
+        self.start("def model_fn(): pass\n")
+        self.assertEqual(self.process.wait(), 1)
+        log = self.process.stdout.read()
+        self.assertTrue(log.startswith("ERROR: model_fn takes 0 arguments, but it is called with 1"), log)
+        self.assertNotIn("Traceback", log)

@@ -1,0 +1,44 @@
+//! `cargo xtask test`: sets up what is missing and runs every check, as continuous integration does.
+
+use std::process::Command;
+use std::time::Instant;
+
+use crate::setup::{self, Step, run};
+
+/// Runs everything, in the order in which mistakes are cheapest to find.
+pub fn test() -> Step {
+    let cargo = || Command::new(env!("CARGO"));
+    part("system packages", setup::system_packages)?;
+    part("formatting", || run(cargo().args(["fmt", "--all", "--check"])))?;
+    part("generated files", || {
+        crate::codegen::check()?;
+        crate::codegen::check_compatibility()
+    })?;
+    part("tidy", crate::tidy::tidy)?;
+    part("lints", || {
+        run(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]))
+    })?;
+    part("Rust tests", || run(cargo().args(["test", "--workspace", "--locked", "--quiet"])))?;
+    part("Python side", || run(Command::new("python3").args(["-m", "unittest", "discover", "-q", "-s", "python", "-t", "python"])))?;
+    part("client tests", clients)
+}
+
+fn clients() -> Step {
+    let server = setup::build_server()?;
+    let tools = setup::tools()?;
+    let sdk2 = setup::client_environment("sdk2")?;
+    let sdk3 = setup::client_environment("sdk3")?;
+    run(Command::new(sdk2)
+        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=8", "tests/clients"])
+        .env("PATH", setup::path_with(&tools)?)
+        .env("MODELYARD_BINARY", server)
+        .env("MODELYARD_SDK3_PYTHON", sdk3))
+}
+
+fn part(name: &str, work: impl FnOnce() -> Step) -> Step {
+    println!("\n== {name}");
+    let started = Instant::now();
+    work()?;
+    println!("== {name}: done in {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
