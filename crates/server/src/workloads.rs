@@ -27,7 +27,7 @@ const HOOK_TARGET: &str = "/opt/modelyard/hook";
 const CA_BUNDLE_TARGET: &str = "/opt/modelyard/ca.pem";
 
 /// Limits for archives of users: far above real ones, far below what fills a disk by surprise.
-const ARCHIVE_LIMITS: Limits = Limits { max_bytes: 200 * 1024 * 1024 * 1024, max_members: 2_000_000, max_path_bytes: 4_096 };
+const ARCHIVE_LIMITS: Limits = Limits { max_bytes: 200 * 1024 * 1024 * 1024, max_members: 2_000_000, max_path: 4_095 };
 
 /// Files of the model host, embedded so that one binary is all there is to install.
 const MODEL_HOST_FILES: &[(&str, &str)] = &include!("model_host_files.rs");
@@ -49,7 +49,7 @@ pub fn executor(config: &Config) -> Result<Arc<dyn Executor>, StartError> {
     }
     let program = std::env::current_exe().map_err(|error| StartError::new(error.to_string()))?;
     let command = vec![program.display().to_string(), supervisor::SUBCOMMAND.to_owned()];
-    let executor = ProcessExecutor::new(config.data_dir.join("workloads"), command, settings);
+    let executor = ProcessExecutor::new(&config.data_dir.join("workloads"), command, settings);
     Ok(Arc::new(executor.map_err(|error| StartError::new(error.to_string()))?))
 }
 
@@ -202,7 +202,7 @@ pub async fn extract_object(app: &App, account: &str, uri: &str, directory: &Pat
     let target = directory.to_owned();
     let extracted = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&target).map_err(|error| error.to_string())?;
-        extract_tar_gz(file, &target, &ARCHIVE_LIMITS).map_err(|error| error.to_string())
+        extract_tar_gz(file, &target, ARCHIVE_LIMITS).map_err(|error| error.to_string())
     });
     extracted.await.map_err(|error| error.to_string())?.map_err(|error| format!("{uri} cannot be unpacked: {error}"))?;
     Ok(())

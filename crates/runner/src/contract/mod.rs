@@ -15,12 +15,9 @@ use serde_json::Value;
 pub use failure::{Traceback, failure_message, failure_reason, traceback};
 pub use metrics::{MetricScraper, check_metric_expression};
 
-use crate::catalogue::Launcher;
+use crate::catalogue::{ImageProfile, Launcher};
 use crate::environment::Environment;
 use python_json::Json;
-
-/// Where the job's own layer over the image's environment lies in its `/opt/ml`; it takes what the job installs.
-const JOB_LAYER: &str = ".environment";
 
 /// The one instance group of a job that asks for none.
 const INSTANCE_GROUP: &str = "homogeneousCluster";
@@ -117,16 +114,18 @@ impl TrainingContract {
     ///
     /// # Errors
     /// [`ContractError`] when neither an entry point nor a usable script is named, or a file cannot be written.
-    pub fn prepare(&self, opt_ml: &Path, environment: &Environment) -> Result<Prepared, ContractError> {
+    pub fn prepare(
+        &self,
+        opt_ml: &Path,
+        profile: &ImageProfile,
+        environment: &Environment,
+    ) -> Result<Prepared, ContractError> {
         let at_opt_ml = |error: std::io::Error| ContractError(format!("{}: {error}", opt_ml.display()));
         self.write_files(opt_ml).map_err(at_opt_ml)?;
-        let layer = environment
-            .write_layer(&opt_ml.join(JOB_LAYER), &Path::new("/opt/ml").join(JOB_LAYER))
-            .map_err(at_opt_ml)?;
-        let mut variables = self.base_variables(&layer, environment);
+        let mut variables = self.base_variables(environment);
         variables.extend(self.environment.clone());
         let Some(entrypoint) = &self.entrypoint else {
-            self.check_script_mode(environment.launcher)?;
+            self.check_script_mode(profile.launcher)?;
             let program = self.program()?;
             self.place_source(opt_ml)?;
             source::check_name(&program).map_err(ContractError)?;
@@ -135,10 +134,10 @@ impl TrainingContract {
                 Some(path) => format!("/opt/ml/code:{path}"),
                 None => "/opt/ml/code".to_owned(),
             };
-            variables.extend(variables::script_variables(self, &program, environment.framework));
+            variables.extend(variables::script_variables(self, &program, profile.framework));
             variables.insert("PYTHONPATH".to_owned(), python_path);
             let arguments = arguments::command_line(&self.user_hyperparameters());
-            let command = kind.command(&program, &layer.join("bin/python"), arguments);
+            let command = kind.command(&program, &environment.python, arguments);
             return Ok(Prepared { command, environment: variables, working_directory: "/opt/ml/code".into() });
         };
         let command = entrypoint.iter().chain(&self.arguments).cloned().collect();
@@ -205,22 +204,19 @@ impl TrainingContract {
         }))
     }
 
-    fn base_variables(&self, layer: &Path, environment: &Environment) -> BTreeMap<String, String> {
+    fn base_variables(&self, environment: &Environment) -> BTreeMap<String, String> {
         let path = format!(
-            "{}/bin:{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            layer.display(),
+            "{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             environment.directory.display()
         );
-        let mut variables = environment.pip_settings.clone();
-        variables.extend([
+        BTreeMap::from([
             ("PATH".to_owned(), path),
-            ("VIRTUAL_ENV".to_owned(), layer.display().to_string()),
+            ("VIRTUAL_ENV".to_owned(), environment.directory.display().to_string()),
             ("PYTHONUNBUFFERED".to_owned(), "1".to_owned()),
             ("TRAINING_JOB_NAME".to_owned(), self.job_name.clone()),
             ("TRAINING_JOB_ARN".to_owned(), self.job_arn.clone()),
             ("AWS_REGION".to_owned(), self.region.clone()),
-        ]);
-        variables
+        ])
     }
 
     /// A hyperparameter decoded as the toolkit does: JSON where it is JSON, else the text.

@@ -212,7 +212,7 @@ async fn prepare(
         Ok(environment) => environment,
         Err(text) => return fail("environment", text),
     };
-    let prepared = match contract.prepare(&opt_ml, &environment) {
+    let prepared = match contract.prepare(&opt_ml, &profile, &environment) {
         Ok(prepared) => prepared,
         Err(error) => return fail("request", format!("ClientError: {error}")),
     };
