@@ -17,7 +17,7 @@ LIGHT_IMAGES = Path(__file__).parent / "light-images.toml"
 
 # What the outside world may have set for real AWS must not reach the tests.
 for name in list(os.environ):
-    if name.startswith(("AWS_", "SAGEMAKER_", "MODELYARD_")) and name not in ("MODELYARD_BINARY", "MODELYARD_TEST_ENVIRONMENTS"):
+    if name.startswith(("AWS_", "SAGEMAKER_", "MODELYARD_")) and name not in ("MODELYARD_BINARY", "MODELYARD_SDK3_PYTHON"):
         del os.environ[name]
 
 

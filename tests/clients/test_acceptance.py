@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ACCEPTANCE = Path(__file__).parent / "acceptance"
-SDK3_PYTHON = os.environ.get("MODELYARD_SDK3_PYTHON")
+# Version 3 of the SDK cannot live beside version 2: `cargo xtask test` makes an environment for it.
+SDK3_PYTHON = os.environ["MODELYARD_SDK3_PYTHON"]
 
 
 @pytest.fixture
@@ -58,7 +59,6 @@ def test_unified_client(scripts, run_python, boto, role, deploy_script):
     assert "{'sum': 15}" in run_python("run_listing5.py", directory=scripts)
 
 
-@pytest.mark.skipif(not SDK3_PYTHON, reason="the environment of SDK version 3 is not set up: run cargo xtask test")
 def test_version_3(scripts, run_python):
     environment = {"directory": scripts, "python": SDK3_PYTHON}
     output = run_python("v3_train.py", **environment)

@@ -36,7 +36,7 @@ def test_custom_attributes_and_errors(deploy_script, endpoints, server):
         def input_fn(body, content_type): return body
         def predict_fn(data, model, context):
             if data == b"fail": raise ValueError("no such row")
-            context.set_response_header("X-Amzn-SageMaker-Custom-Attributes", "seen=" + str(len(data)))
+            context.set_response_header(0, "X-Amzn-SageMaker-Custom-Attributes", "seen=" + str(len(data)))
             return {"ok": True}
         """,
     )

@@ -55,7 +55,9 @@ pub fn system_packages() -> Step {
     let root_user = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
     if root_user && works("apt-get", &["--version"]) {
         run(Command::new("apt-get").args(["update", "-qq"]))?;
-        return run(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing));
+        return run(Command::new("apt-get")
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(&missing));
     }
     Err(format!("these packages are missing; install them with: sudo apt-get install {}", missing.join(" ")))
 }
@@ -65,7 +67,12 @@ pub fn tools() -> Step<PathBuf> {
     let folder = root().join(".venvs/tools");
     make_once(&folder, UV, || {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-        run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", UV]))
+        run(Command::new(folder.join("bin/pip")).args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            UV,
+        ]))
     })?;
     Ok(folder.join("bin"))
 }
@@ -80,7 +87,11 @@ pub fn client_environment(name: &str) -> Step<PathBuf> {
         let uv = tools.join("uv");
         run(Command::new(&uv).args(["venv", "--quiet", "--clear", "--python", "python3"]).arg(&folder))?;
         let python = folder.join("bin/python");
-        run(Command::new(&uv).args(["pip", "install", "--quiet", "--python"]).arg(python).arg("-r").arg(&requirements))
+        run(Command::new(&uv)
+            .args(["pip", "install", "--quiet", "--python"])
+            .arg(python)
+            .arg("-r")
+            .arg(&requirements))
     })?;
     Ok(folder.join("bin/python"))
 }

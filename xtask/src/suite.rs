@@ -19,7 +19,10 @@ pub fn test() -> Step {
         run(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]))
     })?;
     part("Rust tests", || run(cargo().args(["test", "--workspace", "--locked", "--quiet"])))?;
-    part("Python side", || run(Command::new("python3").args(["-m", "unittest", "discover", "-q", "-s", "python", "-t", "python"])))?;
+    part("Python side", || {
+        run(Command::new("python3")
+            .args(["-m", "unittest", "discover", "-q", "-s", "python", "-t", "python"]))
+    })?;
     part("client tests", clients)
 }
 

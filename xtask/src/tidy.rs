@@ -10,7 +10,13 @@ const MOST_LINES: usize = 800;
 /// Longest line of prose or code.
 const MOST_COLUMNS: usize = 180;
 /// Marks of unfinished work.
-const MARKS: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("todo", "!("), concat!("#[ign", "ore")];
+const MARKS: &[&str] = &[
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("XX", "X"),
+    concat!("todo", "!("),
+    concat!("#[ign", "ore"),
+];
 
 /// Checks every tracked text file; lists all that is wrong.
 pub fn tidy() -> Step {
@@ -61,11 +67,19 @@ fn tracked() -> Step<Vec<PathBuf>> {
         .output()
         .map_err(|error| error.to_string())?;
     let names = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(names.split('\0').filter(|name| !name.is_empty()).map(|name| root().join(name)).filter(|path| path.exists()).collect())
+    Ok(names
+        .split('\0')
+        .filter(|name| !name.is_empty())
+        .map(|name| root().join(name))
+        .filter(|path| path.exists())
+        .collect())
 }
 
 fn generated(path: &str) -> bool {
-    path.starts_with("models/") || path.contains("/generated/") || path.ends_with(".lock") || path.starts_with("tests/clients/acceptance/")
+    path.starts_with("models/")
+        || path.contains("/generated/")
+        || path.ends_with(".lock")
+        || path.starts_with("tests/clients/acceptance/")
         || path == "docs/compatibility.md"
 }
 

@@ -248,13 +248,18 @@ impl Form for f64 {
 macro_rules! serde_by_form {
     ($name:ident) => {
         impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> ::std::result::Result<S::Ok, S::Error> {
+            fn serialize<S: serde::Serializer>(
+                &self,
+                serializer: S,
+            ) -> ::std::result::Result<S::Ok, S::Error> {
                 serde::Serialize::serialize(&$crate::form::Form::write(self), serializer)
             }
         }
 
         impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> ::std::result::Result<Self, D::Error> {
+            fn deserialize<D: serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> ::std::result::Result<Self, D::Error> {
                 let value = <serde_json::Value as serde::Deserialize>::deserialize(deserializer)?;
                 $crate::form::Form::read(value).map_err(serde::de::Error::custom)
             }
@@ -500,7 +505,10 @@ mod tests {
     fn errors_say_where_and_what() {
         let twig = json!({"Branches": {"left": {"Leaves": [{"Name": "a"}, {"Name": 1}]}}});
         assert_eq!(refused::<Tree>(twig), "Branches.left.Leaves[1].Name must be a string");
-        assert_eq!(refused::<Leaf>(json!({"Name": "a", "Size": 3e9})), "Size must be a whole number of 32 bits");
+        assert_eq!(
+            refused::<Leaf>(json!({"Name": "a", "Size": 3e9})),
+            "Size must be a whole number of 32 bits"
+        );
         assert_eq!(refused::<Leaf>(json!([])), "the value must be a structure");
     }
 }

@@ -83,11 +83,14 @@ impl App {
         let directory = |name: &str| data_dir.join(name);
         let clock = parts.clock;
         let database = Database::open(&directory("modelyard.db")).map_err(|error| text(&error))?;
-        let key = crate::identity::prepare(&database, &config.account, clock.now_ms()).await.map_err(|error| text(&error))?;
+        let key = crate::identity::prepare(&database, &config.account, clock.now_ms())
+            .await
+            .map_err(|error| text(&error))?;
         let objects = ObjectStore::open(database.clone(), directory("buckets"), clock.clone())
             .await
             .map_err(|error| text(&error))?;
-        let logs = LogStore::open(database.clone(), directory("logs"), clock.clone()).map_err(|error| text(&error))?;
+        let logs = LogStore::open(database.clone(), directory("logs"), clock.clone())
+            .map_err(|error| text(&error))?;
         let identity = Identity::open(database.clone(), clock.clone()).await.map_err(|error| text(&error))?;
         let connection = Connection {
             endpoint: parts.endpoint,

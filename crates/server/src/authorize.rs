@@ -24,7 +24,10 @@ impl Authorize for WithinAccount {
                 Some(arn) => Err(Error::new(
                     if action.starts_with("iam:") { "AccessDenied" } else { "AccessDeniedException" },
                     if action.starts_with("iam:") { 403 } else { 400 },
-                    format!("User: {} is not authorized to perform: {action} on resource: {arn}", caller.principal_arn),
+                    format!(
+                        "User: {} is not authorized to perform: {action} on resource: {arn}",
+                        caller.principal_arn
+                    ),
                 )),
             }
         })
@@ -58,7 +61,8 @@ mod tests {
         let own = "123456789012";
         let input = json!({"RoleArn": "arn:aws:iam::123456789012:role/R", "Deep": [{"KeyArn": "arn:aws:kms:r:999999999999:key/k"}]});
         assert_eq!(foreign_arn(&input, own), Some("arn:aws:kms:r:999999999999:key/k"));
-        let input = json!({"RoleArn": "arn:aws:iam::123456789012:role/R", "PolicyArn": "arn:aws:iam::aws:policy/P"});
+        let input =
+            json!({"RoleArn": "arn:aws:iam::123456789012:role/R", "PolicyArn": "arn:aws:iam::aws:policy/P"});
         assert_eq!(foreign_arn(&input, own), None);
     }
 }

@@ -107,8 +107,7 @@ struct File {
 }
 
 /// Default port; `modelyard env` needs no flag when it is used.
-const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9000);
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9000);
 
 /// User id for user code when the server runs as root: outside the ranges that distributions give out.
 pub const DEFAULT_JOB_USER_ID: u32 = 64_000;
@@ -125,9 +124,9 @@ pub struct ConfigError(String);
 pub fn data_dir(flag: &DataDirFlag) -> Result<PathBuf, ConfigError> {
     let chosen = match &flag.data_dir {
         Some(directory) => directory.clone(),
-        None => variable("HOME")
-            .map(|home| Path::new(&home).join(".modelyard"))
-            .ok_or_else(|| ConfigError("HOME is not set: say where to keep data with --data-dir DIR".into()))?,
+        None => variable("HOME").map(|home| Path::new(&home).join(".modelyard")).ok_or_else(|| {
+            ConfigError("HOME is not set: say where to keep data with --data-dir DIR".into())
+        })?,
     };
     std::path::absolute(&chosen).map_err(|error| ConfigError(format!("{}: {error}", chosen.display())))
 }
@@ -178,7 +177,9 @@ impl Config {
 fn read_file(data_dir: &Path, given: Option<&Path>) -> Result<File, ConfigError> {
     let path = given.map_or_else(|| data_dir.join("modelyard.toml"), Path::to_owned);
     match std::fs::read_to_string(&path) {
-        Ok(text) => toml::from_str(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display()))),
+        Ok(text) => {
+            toml::from_str(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && given.is_none() => Ok(File::default()),
         Err(error) => Err(ConfigError(format!("{}: {error}", path.display()))),
     }
@@ -202,8 +203,18 @@ fn build_environment() -> BTreeMap<String, String> {
             || name.starts_with("UV_")
             || matches!(
                 name,
-                "HTTP_PROXY" | "HTTPS_PROXY" | "NO_PROXY" | "http_proxy" | "https_proxy" | "no_proxy"
-                    | "SSL_CERT_FILE" | "SSL_CERT_DIR" | "REQUESTS_CA_BUNDLE" | "HOME" | "PATH" | "PYENV_ROOT"
+                "HTTP_PROXY"
+                    | "HTTPS_PROXY"
+                    | "NO_PROXY"
+                    | "http_proxy"
+                    | "https_proxy"
+                    | "no_proxy"
+                    | "SSL_CERT_FILE"
+                    | "SSL_CERT_DIR"
+                    | "REQUESTS_CA_BUNDLE"
+                    | "HOME"
+                    | "PATH"
+                    | "PYENV_ROOT"
             )
     };
     std::env::vars().filter(|(name, _)| wanted(name)).collect()

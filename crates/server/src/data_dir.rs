@@ -70,8 +70,9 @@ pub fn take(directory: &Path) -> Result<OwnerLock, String> {
         .mode(0o600)
         .open(directory.join("server.lock"))
         .map_err(|error| format!("{shown}: {error}"))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| format!("{shown} is in use by another modelyard server; stop it or choose another --data-dir"))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        format!("{shown} is in use by another modelyard server; stop it or choose another --data-dir")
+    })?;
     Ok(OwnerLock { _file: file })
 }
 
@@ -81,7 +82,8 @@ pub fn take(directory: &Path) -> Result<OwnerLock, String> {
 /// When it cannot be written.
 pub fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let partial = path.with_extension("partial");
-    let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial)?;
+    let mut file =
+        std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial)?;
     file.write_all(content)?;
     file.sync_all()?;
     std::fs::rename(&partial, path)

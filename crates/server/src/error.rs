@@ -93,7 +93,9 @@ impl Error {
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Error {
         match error {
-            store::Error::BadToken => Error::Validation("The pagination token NextToken is not valid.".into()),
+            store::Error::BadToken => {
+                Error::Validation("The pagination token NextToken is not valid.".into())
+            }
             store::Error::Invalid(text) => Error::Validation(text),
             other => Error::internal(other),
         }
@@ -105,7 +107,7 @@ impl wire::IntoError for Error {
         let message = self.to_string();
         let (code, status, message): (&'static str, u16, String) = match self {
             Error::Validation(_) => match service.id {
-                "sts" | "iam" => ("ValidationError", 400, message),
+                "sts" | "iam" | "sagemaker-runtime" => ("ValidationError", 400, message),
                 "logs" => ("InvalidParameterException", 400, message),
                 _ => ("ValidationException", 400, message),
             },
@@ -174,7 +176,9 @@ fn not_found(service: &Service, kind: &str, name: &str) -> (&'static str, u16, S
         ("sagemaker-runtime", "endpoint") => {
             ("ValidationError", 400, format!("Endpoint {name} of account was not found."))
         }
-        ("application-autoscaling", _) => ("ObjectNotFoundException", 400, format!("No {kind} was found for {name}.")),
+        ("application-autoscaling", _) => {
+            ("ObjectNotFoundException", 400, format!("No {kind} was found for {name}."))
+        }
         (_, "model") => ("ValidationException", 400, format!("Could not find model \"{name}\".")),
         (_, "endpoint") => ("ValidationException", 400, format!("Could not find endpoint \"{name}\".")),
         (_, "endpoint-config") => {

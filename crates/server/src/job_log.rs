@@ -36,7 +36,13 @@ impl JobLog {
 
     /// The last lines, oldest first.
     pub async fn tail(&self, lines: usize) -> Vec<String> {
-        let query = ReadQuery { start_ms: None, end_ms: None, from: From::Tail, limit: lines, most_bytes: BATCH_BYTES };
+        let query = ReadQuery {
+            start_ms: None,
+            end_ms: None,
+            from: From::Tail,
+            limit: lines,
+            most_bytes: BATCH_BYTES,
+        };
         match self.logs.read(&self.key, query).await {
             Ok(page) => page.events.into_iter().map(|event| event.text).collect(),
             Err(store::Error::Missing { .. }) => Vec::new(),
@@ -54,7 +60,8 @@ impl JobLog {
     pub async fn each(&self, mut take: impl FnMut(i64, &str)) -> Result<(), String> {
         let mut from = From::Head;
         loop {
-            let query = ReadQuery { start_ms: None, end_ms: None, from, limit: BATCH, most_bytes: BATCH_BYTES };
+            let query =
+                ReadQuery { start_ms: None, end_ms: None, from, limit: BATCH, most_bytes: BATCH_BYTES };
             let page = match self.logs.read(&self.key, query).await {
                 Ok(page) => page,
                 Err(store::Error::Missing { .. }) => return Ok(()),

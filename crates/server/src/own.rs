@@ -11,13 +11,20 @@ use crate::app::App;
 pub async fn answer(app: Arc<App>, request: Request<Body>) -> Response<Body> {
     let (status, body) = match request.uri().path() {
         "/_modelyard/health" => match app.database.read(|session| session.accounts()).await {
-            Ok(_) => (StatusCode::OK, serde_json::json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})),
+            Ok(_) => {
+                (StatusCode::OK, serde_json::json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
+            }
             Err(error) => {
                 tracing::error!(%error, "the health check failed");
-                (StatusCode::SERVICE_UNAVAILABLE, serde_json::json!({"status": "the database does not answer"}))
+                (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    serde_json::json!({"status": "the database does not answer"}),
+                )
             }
         },
-        path => (StatusCode::NOT_FOUND, serde_json::json!({"message": format!("there is nothing at {path}")})),
+        path => {
+            (StatusCode::NOT_FOUND, serde_json::json!({"message": format!("there is nothing at {path}")}))
+        }
     };
     let mut response = Response::new(wire::full(body.to_string()));
     *response.status_mut() = status;

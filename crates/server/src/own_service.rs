@@ -28,14 +28,26 @@ pub static SERVICE: Service = Service {
     }],
     shapes: &[
         structure("DescribeFailureInput", &[member("TrainingJobName", 1, true)]),
-        Shape { name: "TrainingJobName", kind: Kind::String { min: Some(1), max: Some(63), pattern: None, values: &[] } },
+        Shape {
+            name: "TrainingJobName",
+            kind: Kind::String { min: Some(1), max: Some(63), pattern: None, values: &[] },
+        },
         structure("DescribeFailureOutput", &[member("Card", 3, false)]),
         Shape { name: "FailureCard", kind: Kind::Document },
     ],
 };
 
 const fn structure(name: &'static str, members: &'static [Member]) -> Shape {
-    Shape { name, kind: Kind::Structure(Structure { members, payload: None, event_stream: false, union: false, error: None }) }
+    Shape {
+        name,
+        kind: Kind::Structure(Structure {
+            members,
+            payload: None,
+            event_stream: false,
+            union: false,
+            error: None,
+        }),
+    }
 }
 
 const fn member(name: &'static str, shape: u32, required: bool) -> Member {

@@ -2,7 +2,8 @@
 
 use api::sts::{
     AssumeRole, AssumeRoleInput, AssumeRoleOutput, AssumedRoleUser, Credentials, GetCallerIdentity,
-    GetCallerIdentityInput, GetCallerIdentityOutput, GetSessionToken, GetSessionTokenInput, GetSessionTokenOutput,
+    GetCallerIdentityInput, GetCallerIdentityOutput, GetSessionToken, GetSessionTokenInput,
+    GetSessionTokenOutput,
 };
 
 use crate::identity::Session;
@@ -46,14 +47,18 @@ async fn assume_role(cx: Cx, input: AssumeRoleInput) -> Result<AssumeRoleOutput>
     }
     let denied = || {
         let caller = &cx.caller.principal_arn;
-        Error::AccessDenied(format!("User: {caller} is not authorized to perform: sts:AssumeRole on resource: {}", input.role_arn))
+        Error::AccessDenied(format!(
+            "User: {caller} is not authorized to perform: sts:AssumeRole on resource: {}",
+            input.role_arn
+        ))
     };
     let (account, name) = crate::iam::split_role_arn(&input.role_arn).ok_or_else(denied)?;
     if account != cx.caller.account {
         return Err(denied());
     }
     let (account, name) = (account.to_owned(), name.to_owned());
-    let role = cx.state.database.read(move |session| session.role(&account, &name)).await?.ok_or_else(denied)?;
+    let role =
+        cx.state.database.read(move |session| session.role(&account, &name)).await?.ok_or_else(denied)?;
     let seconds = i64::from(input.duration_seconds.unwrap_or(DEFAULT_ROLE_SECONDS as i32));
     if seconds > role.max_session_seconds {
         return Err(Error::Validation(
@@ -72,14 +77,21 @@ async fn assume_role(cx: Cx, input: AssumeRoleInput) -> Result<AssumeRoleOutput>
 }
 
 async fn get_session_token(cx: Cx, input: GetSessionTokenInput) -> Result<GetSessionTokenOutput> {
-    for (name, given) in [("SerialNumber", input.serial_number.is_some()), ("TokenCode", input.token_code.is_some())] {
+    for (name, given) in
+        [("SerialNumber", input.serial_number.is_some()), ("TokenCode", input.token_code.is_some())]
+    {
         if given {
             return Err(Error::field(name));
         }
     }
     let seconds = input.duration_seconds.map_or(DEFAULT_SESSION_SECONDS, i64::from);
     let caller = &cx.caller;
-    let session = cx.state.identity.sessions().issue(&caller.account, &caller.principal_arn, &caller.principal_id, seconds);
+    let session = cx.state.identity.sessions().issue(
+        &caller.account,
+        &caller.principal_arn,
+        &caller.principal_id,
+        seconds,
+    );
     Ok(GetSessionTokenOutput { credentials: Some(credentials(session)), ..Default::default() })
 }
 

@@ -27,7 +27,8 @@ const HOOK_TARGET: &str = "/opt/modelyard/hook";
 const CA_BUNDLE_TARGET: &str = "/opt/modelyard/ca.pem";
 
 /// Limits for archives of users: far above real ones, far below what fills a disk by surprise.
-const ARCHIVE_LIMITS: Limits = Limits { max_bytes: 200 * 1024 * 1024 * 1024, max_members: 2_000_000, max_path: 4_095 };
+const ARCHIVE_LIMITS: Limits =
+    Limits { max_bytes: 200 * 1024 * 1024 * 1024, max_members: 2_000_000, max_path: 4_095 };
 
 /// Files of the model host, embedded so that one binary is all there is to install.
 const MODEL_HOST_FILES: &[(&str, &str)] = &include!("model_host_files.rs");
@@ -55,7 +56,8 @@ pub fn executor(config: &Config) -> Result<Arc<dyn Executor>, StartError> {
 
 /// What executing needs to know: bubblewrap from the `PATH`, and the user of jobs.
 pub fn executor_settings(search_path: &[PathBuf], job_user_id: u32) -> ExecutorSettings {
-    let mut settings = ExecutorSettings { job_uid: job_user_id, job_gid: job_user_id, ..ExecutorSettings::default() };
+    let mut settings =
+        ExecutorSettings { job_uid: job_user_id, job_gid: job_user_id, ..ExecutorSettings::default() };
     let found = search_path.iter().map(|folder| folder.join("bwrap")).find(|path| path.is_file());
     if let Some(path) = found {
         settings.bubblewrap = path;
@@ -90,8 +92,13 @@ pub struct JobIdentity<'a> {
 }
 
 /// The variables with which user code reaches this server: endpoint, region, credentials of its own, the import hook.
-pub fn connection_environment(app: &App, identity: &JobIdentity<'_>, lifetime_seconds: i64) -> BTreeMap<String, String> {
-    let role = identity.role_arn.and_then(crate::iam::split_role_arn).map_or(EXECUTION_ROLE, |(_, name)| name);
+pub fn connection_environment(
+    app: &App,
+    identity: &JobIdentity<'_>,
+    lifetime_seconds: i64,
+) -> BTreeMap<String, String> {
+    let role =
+        identity.role_arn.and_then(crate::iam::split_role_arn).map_or(EXECUTION_ROLE, |(_, name)| name);
     let arn = format!("arn:aws:sts::{}:assumed-role/{role}/SageMaker", identity.account);
     let id = format!("AROA{role}:SageMaker");
     let session = app.identity.sessions().issue(identity.account, &arn, &id, lifetime_seconds);
@@ -120,7 +127,8 @@ pub fn shared_mounts(app: &App, environment: &Environment) -> Vec<Mount> {
         target: target.to_owned(),
         access: Access::ReadOnly,
     };
-    let mut mounts: Vec<Mount> = environment.read_only_paths.iter().map(|path| read_only(path, path)).collect();
+    let mut mounts: Vec<Mount> =
+        environment.read_only_paths.iter().map(|path| read_only(path, path)).collect();
     mounts.push(read_only(&crate::hook::directory(&app.config.data_dir), Path::new(HOOK_TARGET)));
     if let Some(bundle) = &app.connection.ca_bundle {
         mounts.push(read_only(bundle, Path::new(CA_BUNDLE_TARGET)));
@@ -130,7 +138,10 @@ pub fn shared_mounts(app: &App, environment: &Environment) -> Vec<Mount> {
 
 /// `PATH` inside the sandbox: the environment's programs first.
 pub fn path_with(environment: &Environment) -> String {
-    format!("{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", environment.directory.display())
+    format!(
+        "{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        environment.directory.display()
+    )
 }
 
 /// Builds, or finds, the environment of an image with the `requirements.txt` of `code`, its progress in the job's log.
@@ -187,7 +198,9 @@ pub async fn remove_directory(directory: &Path) {
     match tokio::fs::remove_dir_all(directory).await {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(directory = %directory.display(), %error, "a folder could not be removed"),
+        Err(error) => {
+            tracing::warn!(directory = %directory.display(), %error, "a folder could not be removed")
+        }
     }
 }
 
@@ -196,7 +209,8 @@ pub async fn remove_directory(directory: &Path) {
 /// # Errors
 /// A text for people that names the object.
 pub async fn extract_object(app: &App, account: &str, uri: &str, directory: &Path) -> Result<(), String> {
-    let (bucket, key) = crate::training::bucket_and_key(uri).ok_or_else(|| format!("{uri:?} is not an S3 URI"))?;
+    let (bucket, key) =
+        crate::training::bucket_and_key(uri).ok_or_else(|| format!("{uri:?} is not an S3 URI"))?;
     let file = app.objects.open_object(account, bucket, key).await;
     let file = file.map_err(|error| format!("{uri} cannot be read: {error}"))?;
     let target = directory.to_owned();
@@ -204,7 +218,10 @@ pub async fn extract_object(app: &App, account: &str, uri: &str, directory: &Pat
         std::fs::create_dir_all(&target).map_err(|error| error.to_string())?;
         extract_tar_gz(file, &target, ARCHIVE_LIMITS).map_err(|error| error.to_string())
     });
-    extracted.await.map_err(|error| error.to_string())?.map_err(|error| format!("{uri} cannot be unpacked: {error}"))?;
+    extracted
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| format!("{uri} cannot be unpacked: {error}"))?;
     Ok(())
 }
 

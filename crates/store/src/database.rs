@@ -189,10 +189,7 @@ fn write_loop(connection: &Connection, jobs: &mpsc::Receiver<Job>) {
     }
 }
 
-fn in_savepoint<T>(
-    connection: &Connection,
-    change: impl FnOnce(&Session<'_>) -> Result<T>,
-) -> Result<T> {
+fn in_savepoint<T>(connection: &Connection, change: impl FnOnce(&Session<'_>) -> Result<T>) -> Result<T> {
     connection.execute_batch("SAVEPOINT one_write")?;
     // A panic in one write must not take the writer, and with it every later write, down.
     let result = catch_unwind(AssertUnwindSafe(|| change(&Session { connection })))

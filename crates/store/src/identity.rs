@@ -72,7 +72,9 @@ impl Session<'_> {
     pub fn insert_account(&self, id: &str, name: &str, now_ms: i64) -> Result<()> {
         let added = self
             .connection
-            .prepare_cached("INSERT INTO accounts (id, name, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
+            .prepare_cached(
+                "INSERT INTO accounts (id, name, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            )?
             .execute(params![id, name, now_ms])?;
         if added == 0 {
             return Err(Error::Exists { kind: "account".into(), name: id.into() });
@@ -82,7 +84,8 @@ impl Session<'_> {
 
     /// Ids and names of all accounts.
     pub fn accounts(&self) -> Result<Vec<(String, String)>> {
-        let mut statement = self.connection.prepare_cached("SELECT id, name FROM accounts ORDER BY created_at, id")?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT id, name FROM accounts ORDER BY created_at, id")?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -106,7 +109,9 @@ impl Session<'_> {
 
     /// All access keys of an account, oldest first.
     pub fn access_keys(&self, account: &str) -> Result<Vec<AccessKey>> {
-        let sql = format!("SELECT {KEY_COLUMNS} FROM access_keys WHERE account = ?1 ORDER BY created_at, access_key_id");
+        let sql = format!(
+            "SELECT {KEY_COLUMNS} FROM access_keys WHERE account = ?1 ORDER BY created_at, access_key_id"
+        );
         let mut statement = self.connection.prepare_cached(&sql)?;
         let rows = statement.query_map(params![account], key_row)?;
         Ok(rows.collect::<Result<_, _>>()?)

@@ -200,7 +200,9 @@ impl Session<'_> {
     pub fn delete_resource(&self, key: &ResourceKey) -> Result<Resource> {
         let resource = self.resource(key)?;
         self.connection
-            .prepare_cached("DELETE FROM resources WHERE account = ?1 AND region = ?2 AND kind = ?3 AND name = ?4")?
+            .prepare_cached(
+                "DELETE FROM resources WHERE account = ?1 AND region = ?2 AND kind = ?3 AND name = ?4",
+            )?
             .execute(params![key.account, key.region, key.kind, key.name])?;
         self.connection.prepare_cached("DELETE FROM tags WHERE arn = ?1")?.execute(params![resource.arn])?;
         Ok(resource)

@@ -71,7 +71,9 @@ impl Session<'_> {
     pub fn finish_work(&self, work: &Work, owner: &str) -> Result<()> {
         self.check_lease(work, owner)?;
         self.connection
-            .prepare_cached("DELETE FROM work WHERE account = ?1 AND region = ?2 AND kind = ?3 AND name = ?4")?
+            .prepare_cached(
+                "DELETE FROM work WHERE account = ?1 AND region = ?2 AND kind = ?3 AND name = ?4",
+            )?
             .execute(params![work.key.account, work.key.region, work.key.kind, work.key.name])?;
         Ok(())
     }
@@ -86,9 +88,13 @@ impl Session<'_> {
 
     /// Whether a stop is wanted; `false` when there is no work.
     pub fn stop_wanted(&self, key: &ResourceKey) -> Result<bool> {
-        let wanted: Option<bool> = self.connection.prepare_cached(
-            "SELECT stop_wanted FROM work WHERE account = ?1 AND region = ?2 AND kind = ?3 AND name = ?4",
-        )?.query_row(params![key.account, key.region, key.kind, key.name], |row| row.get(0)).optional()?;
+        let wanted: Option<bool> = self
+            .connection
+            .prepare_cached(
+                "SELECT stop_wanted FROM work WHERE account = ?1 AND region = ?2 AND kind = ?3 AND name = ?4",
+            )?
+            .query_row(params![key.account, key.region, key.kind, key.name], |row| row.get(0))
+            .optional()?;
         Ok(wanted.unwrap_or(false))
     }
 }

@@ -1,8 +1,8 @@
 //! Bodies of requests and answers.
 
 use bytes::Bytes;
-use http_body_util::combinators::BoxBody;
 use futures::future::BoxFuture;
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Collected, Full, LengthLimitError, Limited};
 
 /// Any error that a body can end with.

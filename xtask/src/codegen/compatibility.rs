@@ -35,8 +35,11 @@ pub fn page(models: &[Model]) -> Step<String> {
     page.push_str(&format!("| all | {all_done} | {all} |\n"));
     for (model, (count, all)) in models.iter().zip(&counts) {
         page.push_str(&format!("\n## {}\n\n{count} of {all} operations.\n", model.id));
-        let (present, missing): (Vec<&str>, Vec<&str>) =
-            model.operations().iter().map(|(name, _)| *name).partition(|name| done.contains(&line(model, name)));
+        let (present, missing): (Vec<&str>, Vec<&str>) = model
+            .operations()
+            .iter()
+            .map(|(name, _)| *name)
+            .partition(|name| done.contains(&line(model, name)));
         for (title, names) in [("Done", present), ("Missing", missing)] {
             if !names.is_empty() {
                 page.push_str(&format!("\n{title}: {}.\n", wrapped(&names, title.len() + 2)));

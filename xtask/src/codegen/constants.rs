@@ -32,7 +32,8 @@ pub fn option(literal: Option<String>) -> String {
 
 /// Imports of the paths whose words are in the source.
 pub fn imports(source: &str, words: &[(&str, &str)]) -> String {
-    let mut paths: Vec<&str> = words.iter().filter(|(word, _)| source.contains(word)).map(|(_, path)| *path).collect();
+    let mut paths: Vec<&str> =
+        words.iter().filter(|(word, _)| source.contains(word)).map(|(_, path)| *path).collect();
     paths.dedup();
     paths.into_iter().map(|path| format!("use {path};\n")).collect()
 }

@@ -2,6 +2,7 @@
 
 mod compatibility;
 mod constants;
+mod edit;
 mod model;
 mod names;
 mod new_operation;
@@ -80,7 +81,8 @@ fn code() -> Step<Files> {
 }
 
 fn service_module(model: &Model) -> String {
-    let mut text = format!("{HEADING}//! The service `{}`.\n\nmod tables;\n\npub use tables::SERVICE;\n", model.id);
+    let mut text =
+        format!("{HEADING}//! The service `{}`.\n\nmod tables;\n\npub use tables::SERVICE;\n", model.id);
     if !model.typed_operations().is_empty() {
         text.push_str("\nmod operations;\nmod types;\n\npub use operations::*;\npub use types::*;\n");
     }

@@ -82,7 +82,8 @@ pub fn enumerated(shape: &Value) -> Vec<&str> {
 
 fn sorted(section: &Value) -> Vec<(&str, &Value)> {
     let entries = section.as_object();
-    let mut entries: Vec<_> = entries.into_iter().flatten().map(|(name, value)| (name.as_str(), value)).collect();
+    let mut entries: Vec<_> =
+        entries.into_iter().flatten().map(|(name, value)| (name.as_str(), value)).collect();
     entries.sort_by_key(|(name, _)| *name);
     entries
 }
@@ -105,9 +106,11 @@ pub fn all() -> Step<Vec<Model>> {
     let models = ids.into_iter().map(|id| {
         let mut document = parsed(&format!("models/{id}.json"))?;
         for patch in patches.iter().filter(|patch| patch["service"] == id.as_str()) {
-            apply(&mut document, patch).map_err(|reason| format!("models/patches.json: {patch}: {reason}"))?;
+            apply(&mut document, patch)
+                .map_err(|reason| format!("models/patches.json: {patch}: {reason}"))?;
         }
-        let typed = typed_of(&typed[&id], &document["operations"]).map_err(|reason| format!("{TYPED}: {id}: {reason}"))?;
+        let typed = typed_of(&typed[&id], &document["operations"])
+            .map_err(|reason| format!("{TYPED}: {id}: {reason}"))?;
         Ok(Model { id, document, typed })
     });
     models.collect()
@@ -164,7 +167,10 @@ mod tests {
     #[test]
     fn patches_set_add_and_remove() {
         assert_eq!(patched("/shapes/A/max", json!(4)).unwrap(), json!({"shapes": {"A": {"max": 4}}}));
-        assert_eq!(patched("/shapes/A/min", json!(1)).unwrap(), json!({"shapes": {"A": {"max": 3, "min": 1}}}));
+        assert_eq!(
+            patched("/shapes/A/min", json!(1)).unwrap(),
+            json!({"shapes": {"A": {"max": 3, "min": 1}}})
+        );
         assert_eq!(patched("/shapes/A/max", Value::Null).unwrap(), json!({"shapes": {"A": {}}}));
     }
 

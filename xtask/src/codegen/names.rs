@@ -2,14 +2,16 @@
 
 /// Words that cannot be names of fields, or not without a mark.
 const KEYWORDS: &[&str] = &[
-    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn", "else", "enum",
-    "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro", "match", "mod", "move", "mut",
-    "override", "priv", "pub", "ref", "return", "self", "static", "struct", "super", "trait", "true", "try", "type", "typeof",
-    "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn",
+    "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop",
+    "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref", "return", "self", "static",
+    "struct", "super", "trait", "true", "try", "type", "typeof", "unsafe", "unsized", "use", "virtual",
+    "where", "while", "yield",
 ];
 
 /// Types that the generated code uses by their short names.
-const TAKEN_TYPES: &[&str] = &["Box", "BTreeMap", "Option", "Some", "None", "String", "Value", "Vec", "SERVICE"];
+const TAKEN_TYPES: &[&str] =
+    &["Box", "BTreeMap", "Option", "Some", "None", "String", "Value", "Vec", "SERVICE"];
 
 /// Module of a service: `sagemaker-runtime` becomes `sagemaker_runtime`.
 pub fn module(service: &str) -> String {
@@ -91,9 +93,13 @@ mod tests {
 
     #[test]
     fn variants_are_camel_case() {
-        for (text, expected) in
-            [("ml.m5.large", "MlM5Large"), ("COMPLETED", "COMPLETED"), ("2.0", "V20"), ("", "Empty"), ("aws:kms", "AwsKms")]
-        {
+        for (text, expected) in [
+            ("ml.m5.large", "MlM5Large"),
+            ("COMPLETED", "COMPLETED"),
+            ("2.0", "V20"),
+            ("", "Empty"),
+            ("aws:kms", "AwsKms"),
+        ] {
             assert_eq!(variant(text), expected);
         }
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::HEADING;
 use super::constants::{self, option, pattern, text};
 use super::model::{self, Model, is_set, target};
-use super::HEADING;
 use crate::setup::Step;
 
 /// Position of each shape in the table.
@@ -67,7 +67,8 @@ fn service(model: &Model) -> Step<String> {
     });
     let protocols = protocols.collect::<Step<Vec<_>>>()?.join(", ");
     let of = |name: &str| option(model.metadata(name).map(text));
-    let required = |name: &str| model.metadata(name).ok_or_else(|| format!("{}: there is no {name}", model.id));
+    let required =
+        |name: &str| model.metadata(name).ok_or_else(|| format!("{}: there is no {name}", model.id));
     let signing_name = model.metadata("signingName").map_or_else(|| required("endpointPrefix"), Ok)?;
     Ok(format!(
         "/// The service `{id}`.\n\
@@ -92,7 +93,8 @@ fn service(model: &Model) -> Step<String> {
 
 fn operation(name: &str, operation: &Value, positions: &Positions) -> Step<String> {
     let of = |reference: &Value| option(positions.get(target(reference)).map(usize::to_string));
-    let http = |fact: &str| operation["http"][fact].as_str().ok_or_else(|| format!("{name}: there is no {fact}"));
+    let http =
+        |fact: &str| operation["http"][fact].as_str().ok_or_else(|| format!("{name}: there is no {fact}"));
     let errors = operation["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
     let errors: Vec<String> =
         errors.iter().filter_map(|error| positions.get(target(error)).map(usize::to_string)).collect();
@@ -147,7 +149,9 @@ fn kind(shape: &Value, positions: &Positions) -> Step<String> {
             let (enumerated, expression) = (model::enumerated(shape), shape["pattern"].as_str());
             match (enumerated.is_empty(), expression) {
                 (true, None) => format!("text({})", lengths()?.pair()),
-                (true, Some(expression)) => format!("matching({}, {})", lengths()?.pair(), pattern(expression)),
+                (true, Some(expression)) => {
+                    format!("matching({}, {})", lengths()?.pair(), pattern(expression))
+                }
                 (false, expression) => format!(
                     "Kind::String {{ {}, pattern: {}, values: &[{}] }}",
                     lengths()?.fields(),

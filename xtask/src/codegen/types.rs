@@ -34,11 +34,16 @@ pub fn types(model: &Model) -> Step<String> {
             Some("string") if !model::enumerated(shape).is_empty() => enumeration(model, name, shape)?,
             _ => continue,
         };
-        claim(&mut taken, names::type_name(name), name).map_err(|reason| format!("{}: {reason}", model.id))?;
+        claim(&mut taken, names::type_name(name), name)
+            .map_err(|reason| format!("{}: {reason}", model.id))?;
         source.push_str(&declared);
     }
     let imports = constants::imports(&source, WORDS);
-    Ok(format!("{HEADING}//! The structures and enumerations of the service `{}`.\n\n{imports}\n{}\n", model.id, source.trim_end()))
+    Ok(format!(
+        "{HEADING}//! The structures and enumerations of the service `{}`.\n\n{imports}\n{}\n",
+        model.id,
+        source.trim_end()
+    ))
 }
 
 /// Source of a service's `operations.rs`: the markers, and the uniform names of inputs and outputs.
@@ -77,7 +82,8 @@ fn structure(model: &Model, reach: &Reach, name: &str, shape: &Value) -> Step<St
     let mut taken = BTreeMap::new();
     for (member, reference) in model::members(shape) {
         let field = names::field(member);
-        claim(&mut taken, field.clone(), member).map_err(|reason| format!("{} {name}: {reason}", model.id))?;
+        claim(&mut taken, field.clone(), member)
+            .map_err(|reason| format!("{} {name}: {reason}", model.id))?;
         let mut declared = type_of(model, target(reference))?;
         if reach::holds_directly(model, target(reference), name) {
             declared = format!("Box<{declared}>");
@@ -108,7 +114,8 @@ fn enumeration(model: &Model, name: &str, shape: &Value) -> Step<String> {
         while taken.contains_key(&variant) {
             variant.push('_');
         }
-        claim(&mut taken, variant.clone(), value).map_err(|reason| format!("{} {name}: {reason}", model.id))?;
+        claim(&mut taken, variant.clone(), value)
+            .map_err(|reason| format!("{} {name}: {reason}", model.id))?;
         variants.push_str(&format!("        {variant} {},\n", text(value)));
     }
     Ok(format!("enumeration! {{\n    {} {{\n{variants}    }}\n}}\n\n", names::type_name(name)))

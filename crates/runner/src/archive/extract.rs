@@ -197,7 +197,8 @@ impl Extraction {
             let problem = format!("has a name of more than {} bytes: shorten it.", self.limits.max_path);
             return Err(member_error(&name[..80.min(name.len())], problem));
         }
-        if name.starts_with(b"/") {
+        // The SageMaker SDK writes the folder itself as a member named `/`.
+        if name.starts_with(b"/") && name.iter().any(|byte| *byte != b'/') {
             return Err(member_error(
                 name,
                 "has an absolute name: make the archive with 'tar -C DIRECTORY'.",

@@ -215,8 +215,7 @@ mod tests {
         );
         let expression = problem(&format!("{good}[[image]]\nname = 'b'\npattern = '('\n"));
         assert!(expression.contains("line 5, image \"b\": the pattern is not"), "{expression}");
-        let capture =
-            problem("[[image]]\nname = 'b'\npattern = 'x'\npackages = ['numpy=={version}']\n");
+        let capture = problem("[[image]]\nname = 'b'\npattern = 'x'\npackages = ['numpy=={version}']\n");
         assert!(capture.contains("the pattern has no (?P<version>...)"), "{capture}");
         let both = problem("[[image]]\nname = 'b'\npattern = 'x'\nconda = 'c'\nexact = true\n");
         assert!(both.contains("do not go with interpreter or conda"), "{both}");

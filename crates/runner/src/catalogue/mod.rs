@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use entry::Entry;
+pub(crate) use entry::without_version;
 
 /// The built-in entries, which also document the format.
 pub const DEFAULT_IMAGES: &str = include_str!("default-images.toml");

@@ -42,7 +42,13 @@ mod tests {
 
     #[test]
     fn arguments_are_sorted_and_one_letter_names_have_one_dash() {
-        let given = [("lr", "0.1"), ("e", "2"), ("batch-size", "32"), ("none", "null"), ("map", "{\"b\":1,\"a\":\"x\"}")];
+        let given = [
+            ("lr", "0.1"),
+            ("e", "2"),
+            ("batch-size", "32"),
+            ("none", "null"),
+            ("map", "{\"b\":1,\"a\":\"x\"}"),
+        ];
         let decoded = given.iter().map(|(name, text)| ((*name).to_owned(), Json::decode(text))).collect();
         let expected = ["--batch-size", "32", "-e", "2", "--lr", "0.1", "--map", "a=x,b=1", "--none", ""];
         assert_eq!(command_line(&decoded), expected);

@@ -66,14 +66,17 @@ pub fn failure_reason(
     command: &str,
 ) -> String {
     let (before, message, after) = match written {
-        Some(written) => ("AlgorithmError: ".to_owned(), written.to_owned(), format!(", exit code: {exit_code}")),
+        Some(written) => {
+            ("AlgorithmError: ".to_owned(), written.to_owned(), format!(", exit code: {exit_code}"))
+        }
         None => {
             let message = match traceback {
                 Some(traceback) => traceback.text.clone(),
                 None => tail[tail.len().saturating_sub(TAIL_LINES)..].join("\n"),
             };
             let command = shortened(command, COMMAND_CHARACTERS);
-            let before = format!("AlgorithmError: ExecuteUserScriptError:\nExitCode {exit_code}\nErrorMessage \"");
+            let before =
+                format!("AlgorithmError: ExecuteUserScriptError:\nExitCode {exit_code}\nErrorMessage \"");
             (before, message, format!("\"\nCommand \"{command}\", exit code: {exit_code}"))
         }
     };
@@ -139,7 +142,10 @@ mod tests {
         let reason = failure_reason(1, None, Some(&long), &[], &command);
         assert_eq!(reason.chars().count(), 1024);
         assert!(reason.starts_with("AlgorithmError: ExecuteUserScriptError:\nExitCode 1\nErrorMessage \"é"));
-        assert!(reason.contains("the end\"\nCommand \"python train.py --word") && reason.ends_with("...\", exit code: 1"));
+        assert!(
+            reason.contains("the end\"\nCommand \"python train.py --word")
+                && reason.ends_with("...\", exit code: 1")
+        );
     }
 
     #[test]

@@ -15,9 +15,13 @@ use serde_json::Value;
 pub use failure::{Traceback, failure_message, failure_reason, traceback};
 pub use metrics::{MetricScraper, check_metric_expression};
 
-use crate::catalogue::{ImageProfile, Launcher};
+use crate::catalogue::Launcher;
 use crate::environment::Environment;
 use python_json::Json;
+pub(crate) use source::copy_tree;
+
+/// Where the job's own layer over the image's environment lies in its `/opt/ml`; it takes what the job installs.
+const JOB_LAYER: &str = ".environment";
 
 /// The one instance group of a job that asks for none.
 const INSTANCE_GROUP: &str = "homogeneousCluster";
@@ -114,18 +118,16 @@ impl TrainingContract {
     ///
     /// # Errors
     /// [`ContractError`] when neither an entry point nor a usable script is named, or a file cannot be written.
-    pub fn prepare(
-        &self,
-        opt_ml: &Path,
-        profile: &ImageProfile,
-        environment: &Environment,
-    ) -> Result<Prepared, ContractError> {
+    pub fn prepare(&self, opt_ml: &Path, environment: &Environment) -> Result<Prepared, ContractError> {
         let at_opt_ml = |error: std::io::Error| ContractError(format!("{}: {error}", opt_ml.display()));
         self.write_files(opt_ml).map_err(at_opt_ml)?;
-        let mut variables = self.base_variables(environment);
+        let layer = environment
+            .write_layer(&opt_ml.join(JOB_LAYER), &Path::new("/opt/ml").join(JOB_LAYER))
+            .map_err(at_opt_ml)?;
+        let mut variables = self.base_variables(&layer, environment);
         variables.extend(self.environment.clone());
         let Some(entrypoint) = &self.entrypoint else {
-            self.check_script_mode(profile.launcher)?;
+            self.check_script_mode(environment.launcher)?;
             let program = self.program()?;
             self.place_source(opt_ml)?;
             source::check_name(&program).map_err(ContractError)?;
@@ -134,11 +136,15 @@ impl TrainingContract {
                 Some(path) => format!("/opt/ml/code:{path}"),
                 None => "/opt/ml/code".to_owned(),
             };
-            variables.extend(variables::script_variables(self, &program, profile.framework));
+            variables.extend(variables::script_variables(self, &program, environment.framework));
             variables.insert("PYTHONPATH".to_owned(), python_path);
             let arguments = arguments::command_line(&self.user_hyperparameters());
-            let command = kind.command(&program, &environment.python, arguments);
-            return Ok(Prepared { command, environment: variables, working_directory: "/opt/ml/code".into() });
+            let command = kind.command(&program, &layer.join("bin/python"), arguments);
+            return Ok(Prepared {
+                command,
+                environment: variables,
+                working_directory: "/opt/ml/code".into(),
+            });
         };
         let command = entrypoint.iter().chain(&self.arguments).cloned().collect();
         Ok(Prepared { command, environment: variables, working_directory: "/opt/ml".into() })
@@ -204,19 +210,22 @@ impl TrainingContract {
         }))
     }
 
-    fn base_variables(&self, environment: &Environment) -> BTreeMap<String, String> {
+    fn base_variables(&self, layer: &Path, environment: &Environment) -> BTreeMap<String, String> {
         let path = format!(
-            "{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "{}/bin:{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            layer.display(),
             environment.directory.display()
         );
-        BTreeMap::from([
+        let mut variables = environment.pip_settings.clone();
+        variables.extend([
             ("PATH".to_owned(), path),
-            ("VIRTUAL_ENV".to_owned(), environment.directory.display().to_string()),
+            ("VIRTUAL_ENV".to_owned(), layer.display().to_string()),
             ("PYTHONUNBUFFERED".to_owned(), "1".to_owned()),
             ("TRAINING_JOB_NAME".to_owned(), self.job_name.clone()),
             ("TRAINING_JOB_ARN".to_owned(), self.job_arn.clone()),
             ("AWS_REGION".to_owned(), self.region.clone()),
-        ])
+        ]);
+        variables
     }
 
     /// A hyperparameter decoded as the toolkit does: JSON where it is JSON, else the text.
@@ -257,8 +266,7 @@ impl TrainingContract {
 
     /// The hyperparameters that are the user's own, decoded.
     fn user_hyperparameters(&self) -> BTreeMap<String, Json> {
-        let is_own =
-            |name: &str| !name.starts_with("sagemaker_") && !variables::CONSUMED.contains(&name);
+        let is_own = |name: &str| !name.starts_with("sagemaker_") && !variables::CONSUMED.contains(&name);
         let own = self.hyperparameters.iter().filter(|(name, _)| is_own(name));
         own.map(|(name, text)| (name.clone(), Json::decode(text))).collect()
     }

@@ -86,8 +86,10 @@ impl Json {
                 format!("[{}]", shown.join(","))
             }
             Json::Dictionary(members) => {
-                let shown: Vec<String> =
-                    members.iter().map(|(name, value)| format!("{}:{}", quoted(name), value.dumps())).collect();
+                let shown: Vec<String> = members
+                    .iter()
+                    .map(|(name, value)| format!("{}:{}", quoted(name), value.dumps()))
+                    .collect();
                 format!("{{{}}}", shown.join(","))
             }
         }
@@ -292,12 +294,17 @@ impl Reader<'_> {
     /// The character of `\uXXXX`, or of a pair of them. Half a pair is no character.
     fn escaped_character(&mut self) -> Option<char> {
         let first = self.code_unit()?;
-        let second = if (0xD800..0xDC00).contains(&first) && self.takes("\\u") { Some(self.code_unit()?) } else { None };
+        let second = if (0xD800..0xDC00).contains(&first) && self.takes("\\u") {
+            Some(self.code_unit()?)
+        } else {
+            None
+        };
         char::decode_utf16([first].into_iter().chain(second)).next()?.ok()
     }
 
     fn code_unit(&mut self) -> Option<u16> {
-        let digits = self.rest.get(..4).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+        let digits =
+            self.rest.get(..4).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
         self.rest = &self.rest[4..];
         u16::from_str_radix(digits, 16).ok()
     }
@@ -322,7 +329,10 @@ impl Reader<'_> {
 fn is_huge(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let grammatical = !digits.starts_with('.')
-        && !(digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.") && !digits.starts_with("0e"))
+        && !(digits.len() > 1
+            && digits.starts_with('0')
+            && !digits.starts_with("0.")
+            && !digits.starts_with("0e"))
         && digits.starts_with(|first: char| first.is_ascii_digit())
         && !digits.ends_with(['.', '+', '-', 'e', 'E'])
         && !digits.contains(".e")

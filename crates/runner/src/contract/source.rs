@@ -30,7 +30,9 @@ pub enum Kind {
 /// A sentence when there is no such file.
 pub fn kind(program: &str, code: &Path) -> Result<Kind, String> {
     let missing = || {
-        format!("the source has no file {program:?}, which the hyperparameter sagemaker_program names: put it at the top of source_dir.")
+        format!(
+            "the source has no file {program:?}, which the hyperparameter sagemaker_program names: put it at the top of source_dir."
+        )
     };
     if !program.ends_with(".sh") && code.join("setup.py").exists() {
         return Ok(Kind::Package);
@@ -108,9 +110,10 @@ pub fn place(named: &str, opt_ml: &Path) -> Result<(), String> {
         return Ok(());
     }
     let plain = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
-    let relative = Path::new(named).strip_prefix("/opt/ml").ok().filter(|path| plain(path)).ok_or_else(|| {
-        format!("sagemaker_submit_directory is {named:?}: give an S3 URI or a path below /opt/ml.")
-    })?;
+    let relative =
+        Path::new(named).strip_prefix("/opt/ml").ok().filter(|path| plain(path)).ok_or_else(|| {
+            format!("sagemaker_submit_directory is {named:?}: give an S3 URI or a path below /opt/ml.")
+        })?;
     let failed = |error: &dyn std::fmt::Display| format!("the source {named} cannot be used: {error}");
     let mut file = open_below(opt_ml, &relative.to_string_lossy()).map_err(|error| failed(&error))?;
     std::fs::create_dir_all(&code).map_err(|error| failed(&error))?;

@@ -102,8 +102,7 @@ impl<'a> Known<'a> {
             .filter(|(name, _)| name.starts_with("sagemaker_") && !CONSUMED.contains(&name.as_str()))
             .map(|(name, text)| (name.clone(), Json::decode(text)))
             .collect();
-        let enabled =
-            |name: &&str| framework_parameters.get(*name).is_some_and(Json::is_truthy);
+        let enabled = |name: &&str| framework_parameters.get(*name).is_some_and(Json::is_truthy);
         let groups = match framework_parameters.get("sagemaker_distribution_instance_groups") {
             Some(groups) => groups.clone(),
             None if DISTRIBUTED.iter().any(|name| enabled(name)) => Json::texts([INSTANCE_GROUP]),

@@ -1,219 +1,322 @@
-//! Building one environment: a virtual environment, its packages, the job's requirements, and a mark when all is done.
+//! Building: the environment of an image, and the layer of a job's requirements over it.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
+use super::confinement::{Confinement, View};
+use super::lock::BuildLock;
+use super::marker::Marker;
+use super::process::{Step, Variables};
+use super::python::{self, Tools};
+use super::recipe::{Recipe, Requirements};
+use super::{Environment, EnvironmentError, layer, settings};
+use crate::catalogue::without_version;
+use crate::contract::copy_tree;
 
-use super::{EnvironmentError, MARKER, Recipe, Tools};
+/// Oldest minor version of Python that uv works with.
+const OLDEST_FOR_UV: u32 = 8;
 
-/// Lines of output that an error carries.
-const TAIL_LINES: usize = 30;
+/// Where the source seems to be while its requirements are installed, as in the job.
+const SOURCE_TARGET: &str = "/opt/ml/code";
 
-type Settings = BTreeMap<String, String>;
+/// Folder inside a layer for what only its build needs.
+const SCRATCH: &str = ".build";
+
 type Progress<'a> = &'a mut (dyn FnMut(&str) + Send);
 
-/// Builds into `directory`, removing first what an interrupted build left there.
-///
-/// # Errors
-/// Which step failed, with the end of its output.
-pub async fn build(
-    directory: &Path,
-    recipe: &Recipe,
-    tools: &Tools,
-    settings: &Settings,
-    progress: Progress<'_>,
-) -> Result<(), EnvironmentError> {
-    let io = |step: &str| {
-        let step = step.to_owned();
-        move |error: std::io::Error| EnvironmentError { step, detail: error.to_string() }
-    };
-    if directory.exists() {
-        std::fs::remove_dir_all(directory).map_err(io("removing an interrupted build"))?;
-    }
-    if let Some(parent) = directory.parent() {
-        std::fs::create_dir_all(parent).map_err(io("making the folder of environments"))?;
-    }
-    let wanted = recipe.python.as_deref();
-    let found = tools.python(wanted, settings).await;
-    let (python, version) = found.ok_or_else(|| EnvironmentError {
-        step: "looking for Python".into(),
-        detail: "no python3 is on PATH; install Python 3".into(),
-    })?;
-    if let Some(wanted) = wanted.filter(|wanted| *wanted != version) {
-        if recipe.exact {
-            let detail =
-                format!("the image asks for Python {wanted} exactly, and Python {version} is what is found");
-            return Err(EnvironmentError { step: "looking for Python".into(), detail });
-        }
-        progress(&format!(
-            "the image asks for Python {wanted}, which is not installed here; Python {version} serves"
-        ));
-    }
-    let builder = Builder { directory, tools, settings, python };
-    progress(&format!("building the environment once: Python {version}, {}", shown(&recipe.packages)));
-    builder.make(progress).await?;
-    if !recipe.packages.is_empty() {
-        let installed = builder.install(&recipe.packages, None, progress).await;
-        match installed {
-            Err(error) if !recipe.exact => {
-                let relaxed: Vec<String> =
-                    recipe.packages.iter().map(|package| name_of(package).to_owned()).collect();
-                progress(&format!("the versions asked for cannot be had: {}", first_line(&error.detail)));
-                progress(&format!("installing other versions in their place: {}", relaxed.join(", ")));
-                builder.install(&relaxed, None, progress).await?;
-            }
-            other => other?,
-        }
-    }
-    if let Some(requirements) = &recipe.requirements {
-        progress("installing requirements.txt");
-        let folder = requirements.directory.as_deref();
-        let file = directory.join("job-requirements.txt");
-        std::fs::write(&file, &requirements.text).map_err(io("writing requirements.txt"))?;
-        let words = ["--requirement".to_owned(), file.display().to_string()];
-        builder.install(&words, folder, progress).await.map_err(|error| EnvironmentError {
-            step: "installing requirements.txt".into(),
-            detail: error.detail,
-        })?;
-    }
-    builder.mark_finished().await?;
-    progress("the environment is ready");
-    Ok(())
-}
-
-fn shown(packages: &[String]) -> String {
-    if packages.is_empty() { "no packages".into() } else { packages.join(", ") }
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim()
-}
-
-/// The name in a requirement such as `numpy<2`.
-fn name_of(requirement: &str) -> &str {
-    let end = requirement.find(|character: char| "<>=!~; @".contains(character)).unwrap_or(requirement.len());
-    &requirement[..end]
-}
-
-struct Builder<'a> {
-    directory: &'a Path,
-    tools: &'a Tools,
-    settings: &'a Settings,
-    python: PathBuf,
+/// What all builds share.
+pub struct Builder<'a> {
+    /// Programs.
+    pub tools: &'a Tools,
+    /// Variables of the programs.
+    pub settings: &'a Variables,
+    /// Limit of each step.
+    pub time_limit: Duration,
+    /// Held by the programs that are run.
+    pub lock: &'a BuildLock,
 }
 
 impl Builder<'_> {
-    async fn make(&self, progress: Progress<'_>) -> Result<(), EnvironmentError> {
-        let directory = self.directory.display().to_string();
-        match &self.tools.uv {
-            Some(uv) => {
-                let python = self.python.display().to_string();
-                let words = ["venv", "--quiet", "--seed", "--python", &python, &directory];
-                self.run("making the environment", uv, &words, None, progress).await
-            }
-            None => {
-                let words = ["-m", "venv", &directory];
-                self.run("making the environment", &self.python, &words, None, progress).await
+    /// Builds the environment of an image into `directory`, which must not exist.
+    ///
+    /// # Errors
+    /// Which step failed, with the end of its output.
+    pub async fn image(
+        &self,
+        directory: &Path,
+        recipe: &Recipe,
+        progress: Progress<'_>,
+    ) -> Result<(), EnvironmentError> {
+        let wanted = recipe.python.as_deref();
+        let found = self.tools.python(wanted, recipe.exact, self.settings).await.ok_or_else(|| {
+            let detail = match wanted.filter(|_| recipe.exact) {
+                Some(wanted) => {
+                    format!("the image asks for Python {wanted} exactly, which is not installed here.")
+                }
+                None => {
+                    "no usable Python 3 is installed here: install one, and start the server with it on PATH."
+                        .to_owned()
+                }
+            };
+            EnvironmentError::new("looking for Python", detail)
+        })?;
+        let mut notes = Vec::new();
+        if let Some(wanted) = wanted.filter(|wanted| python::minor(wanted) != python::minor(&found.version)) {
+            notes.push(format!(
+                "the image asks for Python {wanted}, which is not installed here; Python {} serves",
+                found.version
+            ));
+        }
+        notes.iter().for_each(|note| progress(note));
+        let packages =
+            if recipe.packages.is_empty() { "no packages".to_owned() } else { recipe.packages.join(", ") };
+        progress(&format!("building the environment, once: Python {}, {packages}", found.version));
+
+        let uv = self.tools.uv.as_deref().filter(|_| python::minor(&found.version) >= Some(OLDEST_FOR_UV));
+        let place = directory.display().to_string();
+        let base = found.base_executable.display().to_string();
+        let command = match uv {
+            Some(uv) => [&uv.display().to_string(), "venv", "--quiet", "--seed", "--python", &base, &place]
+                .map(str::to_owned)
+                .to_vec(),
+            None => [&base, "-m", "venv", &place].map(str::to_owned).to_vec(),
+        };
+        self.step("making the environment", command, None, progress).await?;
+        if let Err(error) = self.install(directory, uv, &recipe.packages, true, progress).await {
+            if recipe.exact {
+                // Perhaps there is source where there is no wheel.
+                progress(&format!("no wheels for all of it: {}", error.summary()));
+                self.install(directory, uv, &recipe.packages, false, progress).await?;
+            } else {
+                let relaxed: Vec<String> =
+                    recipe.packages.iter().map(|package| without_version(package).to_owned()).collect();
+                progress(&format!("the versions asked for cannot be had: {}", error.summary()));
+                progress(&format!("installing other versions in their place: {}", relaxed.join(", ")));
+                self.install(directory, uv, &relaxed, false, progress).await?;
+                notes.push(relaxed_note(&recipe.packages, directory, &found.version));
+                notes.last().into_iter().for_each(|note| progress(note));
             }
         }
+        let interpreter = python::interpreter(&directory.join("bin/python"), self.settings).await;
+        let interpreter = interpreter
+            .map_err(|detail| EnvironmentError::new("starting the environment's Python", detail))?;
+        Marker { interpreter, notes, needs: Vec::new() }
+            .write(directory)
+            .map_err(|error| EnvironmentError::new("finishing the environment", error.to_string()))?;
+        progress("the environment is ready");
+        Ok(())
     }
 
     async fn install(
         &self,
-        what: &[String],
-        folder: Option<&Path>,
+        directory: &Path,
+        uv: Option<&Path>,
+        packages: &[String],
+        wheels_only: bool,
         progress: Progress<'_>,
     ) -> Result<(), EnvironmentError> {
-        let python = self.directory.join("bin/python");
-        let shown = python.display().to_string();
-        let (program, mut words) = match &self.tools.uv {
-            Some(uv) => (uv.clone(), vec!["pip", "install", "--python", &shown]),
-            None => {
-                (python.clone(), vec!["-m", "pip", "install", "--disable-pip-version-check", "--no-input"])
-            }
+        if packages.is_empty() {
+            return Ok(());
+        }
+        let python = directory.join("bin/python").display().to_string();
+        let mut command: Vec<String> = match uv {
+            // Jobs cannot write what Python would compile at the first import.
+            Some(uv) => vec![
+                uv.display().to_string(),
+                "pip".into(),
+                "install".into(),
+                "--compile-bytecode".into(),
+                "--python".into(),
+                python,
+            ],
+            None => [&python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+                .map(str::to_owned)
+                .to_vec(),
         };
-        words.extend(what.iter().map(String::as_str));
-        self.run("installing packages", &program, &words, folder, progress).await
+        if wheels_only {
+            command.extend(["--only-binary".to_owned(), ":all:".to_owned()]);
+        }
+        command.extend(packages.iter().cloned());
+        self.step("installing packages", command, uv, progress).await
     }
 
-    /// Writes the mark last and durably: an environment without it does not exist.
-    async fn mark_finished(&self) -> Result<(), EnvironmentError> {
-        let python = self.directory.join("bin/python");
-        let failed = |detail: String| EnvironmentError { step: "finishing the environment".into(), detail };
-        let base_prefix = output_of(&python, &["-c", "import sys; print(sys.base_prefix)"], self.settings)
-            .await
-            .map_err(failed)?;
-        let write = || {
-            let partial = self.directory.join("modelyard-ready.partial");
-            std::fs::write(&partial, base_prefix.trim())?;
-            std::fs::File::open(&partial)?.sync_all()?;
-            std::fs::rename(&partial, self.directory.join(MARKER))
-        };
-        write().map_err(|error| failed(error.to_string()))
-    }
-
-    /// Runs a program with its output as progress; it ends with the caller.
-    async fn run(
+    async fn step(
         &self,
-        step: &str,
-        program: &Path,
-        words: &[&str],
-        folder: Option<&Path>,
+        name: &str,
+        command: Vec<String>,
+        uv: Option<&Path>,
         progress: Progress<'_>,
     ) -> Result<(), EnvironmentError> {
-        let failed = |detail: String| EnvironmentError { step: step.to_owned(), detail };
-        // pip writes its progress to standard output, uv to standard error: both become one stream.
-        let mut command = Command::new("/bin/sh");
-        command
-            .args(["-c", "exec \"$0\" \"$@\" 1>&2"])
-            .arg(program)
-            .args(words)
-            .env_clear()
-            .envs(self.settings)
-            .env("PYTHONUNBUFFERED", "1")
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        if let Some(folder) = folder {
-            command.current_dir(folder);
+        let mut variables = if uv.is_some() || command.get(1).is_some_and(|word| word == "venv") {
+            settings::for_uv(self.settings)
+        } else {
+            self.settings.clone()
+        };
+        variables.insert("PYTHONUNBUFFERED".into(), "1".into());
+        let step = Step {
+            name,
+            command,
+            variables: &variables,
+            directory: None,
+            lock: self.lock,
+            time_limit: self.time_limit,
+        };
+        step.run(progress).await
+    }
+
+    /// Builds the layer with a job's requirements over `below` into `directory`, which must not exist; confined where that
+    /// works.
+    ///
+    /// # Errors
+    /// Which step failed, with the end of its output.
+    pub async fn requirements(
+        &self,
+        directory: &Path,
+        below: &Environment,
+        requirements: &Requirements,
+        confinement: Option<&Confinement>,
+        progress: Progress<'_>,
+    ) -> Result<(), EnvironmentError> {
+        let name = "installing requirements.txt";
+        let io = |error: std::io::Error| EnvironmentError::new(name, error.to_string());
+        layer::write(directory, directory, below).map_err(io)?;
+        let scratch = directory.join(SCRATCH);
+        let source = scratch.join("source");
+        std::fs::create_dir_all(scratch.join("tmp")).map_err(io)?;
+        std::fs::create_dir_all(&source).map_err(io)?;
+        if let Some(origin) = requirements.source() {
+            // A copy: packages are built in their folders.
+            copy_tree(origin, &source).map_err(io)?;
         }
-        let mut child = command.spawn().map_err(|error| failed(format!("{}: {error}", program.display())))?;
-        let errors = child.stderr.take().ok_or_else(|| failed("its output cannot be read".into()))?;
-        let mut tail: Vec<String> = Vec::new();
-        let mut lines = BufReader::new(errors).split(b'\n');
-        while let Some(line) = lines.next_segment().await.map_err(|error| failed(error.to_string()))? {
-            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-            progress(&line);
-            tail.push(line);
-            if tail.len() > TAIL_LINES {
-                tail.remove(0);
-            }
+        std::fs::write(source.join("requirements.txt"), &requirements.text).map_err(io)?;
+
+        progress("installing requirements.txt");
+        let mut variables = self.settings.clone();
+        let temporary = scratch.join("tmp").display().to_string();
+        variables.extend([("PYTHONUNBUFFERED".to_owned(), "1".to_owned()), ("TMPDIR".to_owned(), temporary)]);
+        let python = directory.join("bin/python").display().to_string();
+        let words =
+            [&python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-cache-dir"];
+        let mut command: Vec<String> = words.map(str::to_owned).to_vec();
+        command.extend(["-r".to_owned(), "requirements.txt".to_owned()]);
+        let shown: String = command.join(" ");
+        let mut start_in = source.as_path();
+        if let Some(confinement) = confinement {
+            let mut read_only = below.read_only_paths.clone();
+            read_only.extend(settings::local_paths(self.settings));
+            let read_only = python::visible_paths(read_only.iter().map(PathBuf::as_path));
+            let target = Path::new(SOURCE_TARGET);
+            let view = View { read_only: &read_only, writable: &[(directory, directory), (&source, target)] };
+            let inner = ["/bin/sh", "-c", "cd /opt/ml/code && exec \"$0\" \"$@\""].map(str::to_owned);
+            command = confinement.wrap(inner.into_iter().chain(command).collect(), &view, self.settings);
+            start_in = Path::new("/");
+        } else {
+            refuse_outside_paths(&requirements.text)?;
+            progress("no sandbox works here: build scripts of the requirements run unconfined");
         }
-        let status = child.wait().await.map_err(|error| failed(error.to_string()))?;
-        if status.success() { Ok(()) } else { Err(failed(format!("{}\n({status})", tail.join("\n")))) }
+        let step = Step {
+            name,
+            command,
+            variables: &variables,
+            directory: Some(start_in),
+            lock: self.lock,
+            time_limit: self.time_limit,
+        };
+        step.run(progress).await.map_err(|error| EnvironmentError { command: shown, ..error })?;
+        std::fs::remove_dir_all(&scratch).map_err(io)?;
+        Marker {
+            interpreter: below_as_layer(below, directory),
+            notes: below.notes.clone(),
+            needs: below.read_only_paths.clone(),
+        }
+        .write(directory)
+        .map_err(io)?;
+        progress("requirements.txt is installed");
+        Ok(())
     }
 }
 
-/// Standard output of a short program.
-///
-/// # Errors
-/// Its error output, or why it did not start.
-pub async fn output_of(program: &Path, words: &[&str], settings: &Settings) -> Result<String, String> {
-    let output = Command::new(program)
-        .args(words)
-        .env_clear()
-        .envs(settings)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|error| format!("{}: {error}", program.display()))?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+/// The interpreter of a layer.
+fn below_as_layer(below: &Environment, directory: &Path) -> super::Interpreter {
+    let site_packages = directory.join(format!("lib/python{}/site-packages", below.interpreter.version));
+    super::Interpreter {
+        prefix: directory.to_owned(),
+        site_packages: vec![site_packages],
+        ..below.interpreter.clone()
+    }
+}
+
+/// Without a sandbox an installer reads whatever the server may read, and quotes it in its complaints.
+fn refuse_outside_paths(text: &str) -> Result<(), EnvironmentError> {
+    let leads_outside = |word: &str| {
+        let path = word.rsplit(['=', '@']).next().unwrap_or(word);
+        let path = path.strip_prefix("file:").unwrap_or(path);
+        path.starts_with(['/', '~']) || path.split('/').any(|part| part == "..") || path.contains("${")
+    };
+    let words =
+        text.lines().map(|line| line.split('#').next().unwrap_or_default()).flat_map(str::split_whitespace);
+    let option = |word: &str| {
+        word.strip_prefix('-')
+            .map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_alphabetic()))
+            .unwrap_or(word)
+            .to_owned()
+    };
+    match words.into_iter().find(|word| leads_outside(word) || leads_outside(&option(word))) {
+        None => Ok(()),
+        Some(word) => {
+            let detail =
+                format!("{word:?} leads out of the source, which is not allowed where no sandbox works.");
+            Err(EnvironmentError::new("installing requirements.txt", detail))
+        }
+    }
+}
+
+/// What is installed in place of what was asked for.
+fn relaxed_note(asked: &[String], directory: &Path, version: &str) -> String {
+    let site_packages = directory.join(format!("lib/python{version}/site-packages"));
+    let normal = |name: &str| name.to_lowercase().replace(['-', '.'], "_");
+    let mut installed = Vec::new();
+    for entry in std::fs::read_dir(site_packages).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some((name, version)) = name.strip_suffix(".dist-info").and_then(|stem| stem.split_once('-')) {
+            installed.push((normal(name), version.to_owned()));
+        }
+    }
+    let pairs = asked.iter().filter_map(|requirement| {
+        let name = without_version(requirement);
+        let bare = normal(name.split('[').next().unwrap_or(name));
+        let (_, version) = installed.iter().find(|(known, _)| *known == bare)?;
+        (name.len() < requirement.len()).then(|| format!("{name} {version} for {requirement}"))
+    });
+    let pairs: Vec<String> = pairs.collect();
+    format!(
+        "the versions that the image asks for cannot be had with Python {version}; installed are {}",
+        pairs.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_out_of_the_source_are_refused() {
+        for text in [
+            "-r /etc/shadow",
+            "-r../x",
+            "a @ file:///etc",
+            "--requirement=/x",
+            "../up",
+            "-e /x",
+            "-r ~/x",
+            "-r/etc/x",
+        ] {
+            assert!(refuse_outside_paths(text).is_err(), "{text}");
+        }
+        for text in
+            ["numpy>=1", "-r more.txt", "./package", "a @ https://host/a.zip  # /path", "-e .", "--pre"]
+        {
+            assert!(refuse_outside_paths(text).is_ok(), "{text}");
+        }
     }
 }

@@ -1,51 +1,95 @@
 //! Python environments: built once per content, shared by jobs, found again in no time.
 
 mod build;
+mod confinement;
+mod layer;
+mod lock;
+mod marker;
+mod process;
 mod python;
+mod recipe;
+mod settings;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
 
-use crate::catalogue::{ImageProfile, Source};
+use crate::catalogue::{Framework, ImageProfile, Launcher, Source};
+use build::Builder;
+use confinement::Confinement;
+use lock::BuildLock;
+use marker::Marker;
+use recipe::Recipe;
 
+pub use marker::Interpreter;
 pub use python::Tools;
+pub use recipe::Requirements;
 
-/// File that stands in a finished environment; its content is the interpreter's base prefix.
-const MARKER: &str = "modelyard-ready";
+/// Time for one step of a build, unless set: a framework of some GB over a slow line.
+const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
-/// `requirements.txt` of a job.
-#[derive(Clone, Debug)]
-pub struct Requirements {
-    /// Its text.
-    pub text: String,
-    /// The folder it lies in, for requirements that are local paths.
-    pub directory: Option<PathBuf>,
-}
-
-/// A finished environment.
+/// A finished environment, as an image's jobs use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
     /// Its folder, with `bin` below.
     pub directory: PathBuf,
     /// The interpreter to run.
     pub python: PathBuf,
-    /// All host paths that a sandbox must show at their own places.
+    /// What that interpreter is.
+    pub interpreter: Interpreter,
+    /// All host paths that a sandbox must show at their own places, read-only.
     pub read_only_paths: Vec<PathBuf>,
     /// What it was built from.
     pub content_key: String,
+    /// How it differs from what the image asks for, in sentences.
+    pub notes: Vec<String>,
+    /// Variables with which pip in a job finds the same packages as the server.
+    pub pip_settings: BTreeMap<String, String>,
+    /// Of the image.
+    pub framework: Framework,
+    /// Of the image.
+    pub launcher: Launcher,
+}
+
+impl Environment {
+    /// Writes a layer of its own for one job into `directory`: an environment that sees this one, that takes what the job
+    /// installs, and that works where the job sees it at `shown_at`. Costs milliseconds; blocks.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn write_layer(&self, directory: &Path, shown_at: &Path) -> std::io::Result<PathBuf> {
+        layer::write(directory, shown_at, self)?;
+        Ok(shown_at.to_owned())
+    }
 }
 
 /// Why an environment cannot be had.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{step} failed: {detail}")]
 pub struct EnvironmentError {
     /// What was being done.
     pub step: String,
+    /// The command that failed; empty when it was none.
+    pub command: String,
     /// The end of the output of the program that failed, or what is missing.
     pub detail: String,
+}
+
+impl EnvironmentError {
+    fn new(step: &str, detail: impl Into<String>) -> EnvironmentError {
+        EnvironmentError { step: step.to_owned(), command: String::new(), detail: detail.into() }
+    }
+
+    /// The line of the output that says most.
+    fn summary(&self) -> &str {
+        let lines = || self.detail.lines().map(str::trim).filter(|line| !line.is_empty());
+        let telling =
+            |line: &&str| line.contains("error") || line.contains("ERROR") || line.contains("Because");
+        lines().find(telling).or_else(|| lines().next()).unwrap_or_default()
+    }
 }
 
 type Slot = Arc<tokio::sync::Mutex<Option<Environment>>>;
@@ -55,16 +99,34 @@ pub struct Environments {
     root: PathBuf,
     tools: Tools,
     settings: BTreeMap<String, String>,
+    time_limit: Duration,
     known: Mutex<HashMap<String, Slot>>,
+    confinement: OnceCell<Option<Confinement>>,
+    swept: OnceCell<()>,
 }
 
 impl Environments {
     /// Environments under `root`; `settings` are the variables that installers see, such as `PIP_INDEX_URL`.
     pub fn new(root: PathBuf, tools: Tools, settings: BTreeMap<String, String>) -> Environments {
-        Environments { root, tools, settings, known: Mutex::default() }
+        Environments {
+            root,
+            tools,
+            settings,
+            time_limit: TIME_LIMIT,
+            known: Mutex::default(),
+            confinement: OnceCell::new(),
+            swept: OnceCell::new(),
+        }
     }
 
-    /// Finds or builds the environment of an image with a job's requirements; `progress` gets lines for the job's log.
+    /// With another limit for each step of a build than an hour.
+    #[must_use]
+    pub fn with_time_limit(self, time_limit: Duration) -> Environments {
+        Environments { time_limit, ..self }
+    }
+
+    /// Finds or builds the environment of an image with a job's requirements; `progress` gets lines for the job's log. Who asks
+    /// for the same content waits for one build. Dropping the future ends what it builds.
     ///
     /// # Errors
     /// Which step failed, with the end of its output.
@@ -74,133 +136,209 @@ impl Environments {
         requirements: Option<Requirements>,
         progress: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Environment, EnvironmentError> {
-        let (python, exact, packages) = match &profile.source {
-            Source::Interpreter(interpreter) if requirements.is_none() => {
-                return python::existing(interpreter, &self.settings).await;
+        let below = match &profile.source {
+            Source::Interpreter(interpreter) => self.existing(interpreter).await?,
+            Source::Packages { python, exact, packages } => {
+                let recipe = Recipe { python: python.clone(), exact: *exact, packages: packages.clone() };
+                self.built(&recipe.content_key(), &Plan::Image(&recipe), progress).await?
             }
-            Source::Interpreter(interpreter) => {
-                let detail = format!(
-                    "the image {} is the interpreter {} as it is; install the job's requirements there, or take \
-                     requirements.txt out of the source",
-                    profile.name,
-                    interpreter.display()
-                );
-                return Err(EnvironmentError { step: "installing requirements.txt".into(), detail });
+        };
+        let environment = match requirements {
+            None => below,
+            Some(requirements) => {
+                let key = requirements.content_key(&below.content_key);
+                self.built(&key, &Plan::Layer(&below, &requirements), progress).await?
             }
-            Source::Packages { python, exact, packages } => (python, *exact, packages),
         };
-        let recipe = Recipe { python: python.clone(), exact, packages: packages.clone(), requirements };
-        let key = recipe.content_key();
-        let slot = {
-            // A poisoned lock only says that another thread panicked; the map is still a map.
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.entry(key.clone()).or_default().clone()
-        };
-        // Whoever comes first builds; the others wait for the same environment.
-        let mut built = slot.lock().await;
-        if let Some(environment) = &*built
-            && environment.directory.join(MARKER).exists()
-        {
+        Ok(Environment { framework: profile.framework, launcher: profile.launcher, ..environment })
+    }
+
+    fn slot(&self, key: &str) -> Slot {
+        // A poisoned lock only says that another thread panicked; the map is still a map.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(key.to_owned()).or_default().clone()
+    }
+
+    /// An interpreter of the user's as an environment.
+    async fn existing(&self, interpreter: &Path) -> Result<Environment, EnvironmentError> {
+        let key = interpreter.display().to_string();
+        let slot = self.slot(&key);
+        let mut known = slot.lock().await;
+        if let Some(environment) = known.as_ref().filter(|environment| environment.python.exists()) {
             return Ok(environment.clone());
         }
-        let directory = self.root.join(&key);
-        let environment = match finished(&directory, &key) {
-            Some(environment) => environment,
-            None => {
-                build::build(&directory, &recipe, &self.tools, &self.settings, progress).await?;
-                finished(&directory, &key).ok_or_else(|| EnvironmentError {
-                    step: "building the environment".into(),
-                    detail: format!("{} is not complete", directory.display()),
-                })?
-            }
-        };
-        *built = Some(environment.clone());
+        let answer = python::interpreter(interpreter, &self.settings).await;
+        let step = format!("starting {}", interpreter.display());
+        let answer = answer.map_err(|detail| EnvironmentError::new(&step, detail))?;
+        let directory = answer.prefix.clone();
+        let environment =
+            Environment { python: interpreter.to_owned(), ..self.environment(directory, key, answer) };
+        *known = Some(environment.clone());
         Ok(environment)
     }
-}
 
-/// What an environment is built from.
-struct Recipe {
-    python: Option<String>,
-    exact: bool,
-    packages: Vec<String>,
-    requirements: Option<Requirements>,
-}
-
-impl Recipe {
-    /// Sixteen bytes of a digest over everything that decides the content.
-    fn content_key(&self) -> String {
-        let mut digest = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            digest.update((bytes.len() as u64).to_be_bytes());
-            digest.update(bytes);
-        };
-        part(b"environment 1");
-        part(self.python.as_deref().unwrap_or_default().as_bytes());
-        part(&[u8::from(self.exact)]);
-        let mut packages = self.packages.clone();
-        packages.sort();
-        for package in &packages {
-            part(package.as_bytes());
+    /// The environment of a key, built unless it is there.
+    async fn built(
+        &self,
+        key: &str,
+        plan: &Plan<'_>,
+        progress: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<Environment, EnvironmentError> {
+        let slot = self.slot(key);
+        // Whoever comes first builds; the others wait for the same environment.
+        let mut known = slot.lock().await;
+        let directory = self.root.join(key);
+        if let Some(environment) = &*known
+            && Marker::is_in(&directory)
+            && environment.python.exists()
+        {
+            environment.notes.iter().for_each(|note| progress(note));
+            return Ok(environment.clone());
         }
-        part(b"requirements");
-        if let Some(requirements) = &self.requirements {
-            part(requirements.text.as_bytes());
-            if let Some(directory) =
-                requirements.directory.as_deref().filter(|_| requirements.has_local_paths())
-            {
-                for (name, content) in files_below(directory) {
-                    part(name.as_bytes());
-                    part(&content);
-                }
+        let environment = match self.finished(&directory, key, plan) {
+            Some(environment) => {
+                environment.notes.iter().for_each(|note| progress(note));
+                environment
             }
-        }
-        hex::encode(&digest.finalize()[..16])
+            None => self.build(&directory, key, plan, progress).await?,
+        };
+        *known = Some(environment.clone());
+        Ok(environment)
     }
-}
 
-impl Requirements {
-    /// Whether a line installs from, or reads, a file beside it.
-    fn has_local_paths(&self) -> bool {
-        self.text.lines().map(str::trim).any(|line| {
-            line.starts_with(['.', '/', '-'])
-                || line.ends_with(".whl")
-                || line.ends_with(".tar.gz")
-                || line.contains("file:")
+    async fn build(
+        &self,
+        directory: &Path,
+        key: &str,
+        plan: &Plan<'_>,
+        progress: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<Environment, EnvironmentError> {
+        let io = |error: std::io::Error| {
+            EnvironmentError::new("preparing the folder of environments", error.to_string())
+        };
+        std::fs::create_dir_all(&self.root).map_err(io)?;
+        let lock_path = lock_path(directory);
+        let lock = match BuildLock::try_acquire(&lock_path).map_err(io)? {
+            Some(lock) => lock,
+            None => {
+                progress("another build of this environment is going on: waiting for it");
+                BuildLock::acquire(&lock_path).await.map_err(io)?
+            }
+        };
+        if let Some(environment) = self.finished(directory, key, plan) {
+            return Ok(environment);
+        }
+        self.swept.get_or_init(|| sweep(self.root.clone(), key.to_owned())).await;
+        remove(directory).await.map_err(io)?;
+        let builder = Builder {
+            tools: &self.tools,
+            settings: &self.settings,
+            time_limit: self.time_limit,
+            lock: &lock,
+        };
+        let built = match plan {
+            Plan::Image(recipe) => builder.image(directory, recipe, progress).await,
+            Plan::Layer(below, requirements) => {
+                let confinement = self.confinement().await;
+                builder.requirements(directory, below, requirements, confinement, progress).await
+            }
+        };
+        if let Err(error) = built {
+            // The next attempt, or the next start, removes what stays.
+            if let Err(error) = remove(directory).await {
+                tracing::warn!(directory = %directory.display(), %error, "a failed build could not be removed");
+            }
+            return Err(error);
+        }
+        self.finished(directory, key, plan).ok_or_else(|| {
+            EnvironmentError::new(
+                "building the environment",
+                format!("{} is not complete.", directory.display()),
+            )
         })
     }
-}
 
-/// Digests of all files of a folder by relative name, in order. What cannot be read has no influence: the build will say so.
-fn files_below(directory: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut found = Vec::new();
-    let mut folders = vec![directory.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(path),
-                Ok(kind) if kind.is_file() => {
-                    let name = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
-                    let content =
-                        std::fs::read(&path).map(|bytes| Sha256::digest(&bytes).to_vec()).unwrap_or_default();
-                    found.push((name, content));
-                }
-                _ => {}
+    async fn confinement(&self) -> Option<&Confinement> {
+        let probe = || async {
+            match &self.tools.bubblewrap {
+                Some(bubblewrap) => Confinement::probe(bubblewrap).await,
+                None => None,
             }
+        };
+        self.confinement.get_or_init(probe).await.as_ref()
+    }
+
+    /// The environment in `directory`, when its build was finished and its Python is still there.
+    fn finished(&self, directory: &Path, key: &str, plan: &Plan<'_>) -> Option<Environment> {
+        let marker = Marker::read(directory)?;
+        let mut environment = self.environment(directory.to_owned(), key.to_owned(), marker.interpreter);
+        if let Plan::Layer(below, _) = plan {
+            let paths = below.read_only_paths.iter().chain(&environment.read_only_paths);
+            environment.read_only_paths = python::visible_paths(paths.map(PathBuf::as_path));
+        }
+        environment.notes = marker.notes;
+        Some(environment)
+    }
+
+    fn environment(&self, directory: PathBuf, key: String, interpreter: Interpreter) -> Environment {
+        let installation =
+            interpreter.base_executable.parent().and_then(Path::parent).unwrap_or(Path::new("/usr"));
+        let paths =
+            [interpreter.base_prefix.as_path(), installation, interpreter.prefix.as_path(), &directory];
+        Environment {
+            python: directory.join("bin/python"),
+            read_only_paths: python::visible_paths(paths),
+            content_key: key,
+            notes: Vec::new(),
+            pip_settings: settings::for_jobs(&self.settings),
+            framework: Framework::default(),
+            launcher: Launcher::default(),
+            interpreter,
+            directory,
         }
     }
-    found.sort();
-    found
 }
 
-/// The environment in `directory`, when its build was finished.
-fn finished(directory: &Path, key: &str) -> Option<Environment> {
-    let base_prefix = std::fs::read_to_string(directory.join(MARKER)).ok()?;
-    Some(Environment {
-        directory: directory.to_owned(),
-        python: directory.join("bin/python"),
-        read_only_paths: python::visible_paths(directory, Path::new(base_prefix.trim())),
-        content_key: key.to_owned(),
-    })
+/// What to build.
+enum Plan<'a> {
+    /// The environment of an image.
+    Image(&'a Recipe),
+    /// Requirements over an environment.
+    Layer(&'a Environment, &'a Requirements),
+}
+
+fn lock_path(directory: &Path) -> PathBuf {
+    directory.with_extension("lock")
+}
+
+async fn remove(directory: &Path) -> std::io::Result<()> {
+    match tokio::fs::remove_dir_all(directory).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what builds that were cut off left behind, except of `current`, which the caller has locked.
+async fn sweep(root: PathBuf, current: String) {
+    let work = move || {
+        for entry in std::fs::read_dir(&root).into_iter().flatten().flatten() {
+            let directory = entry.path();
+            let is_leftover = entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && entry.file_name() != current.as_str()
+                && !Marker::is_in(&directory);
+            if !is_leftover {
+                continue;
+            }
+            // A lock that cannot be had belongs to a build that goes on.
+            if let Ok(Some(_lock)) = BuildLock::try_acquire(&lock_path(&directory))
+                && !Marker::is_in(&directory)
+                && let Err(error) = std::fs::remove_dir_all(&directory)
+            {
+                tracing::warn!(directory = %directory.display(), %error, "an interrupted build could not be removed");
+            }
+        }
+    };
+    if let Err(error) = tokio::task::spawn_blocking(work).await {
+        tracing::warn!(%error, "interrupted builds could not be looked for");
+    }
 }

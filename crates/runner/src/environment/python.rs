@@ -1,24 +1,41 @@
 //! Which Python serves an image, and what of it a sandbox must show.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::build::output_of;
-use super::{Environment, EnvironmentError};
+use super::marker::Interpreter;
+use super::process::{Variables, output_of};
+
+/// Oldest and newest minor version of Python 3 that are looked for by name.
+const MINOR_VERSIONS: std::ops::RangeInclusive<u32> = 6..=20;
+
+/// Oldest minor version that serves in place of another: older ones have hardly a package left.
+const OLDEST_SUBSTITUTE: u32 = 8;
+
+/// Asks an interpreter about itself.
+const QUESTION: &str = "\
+import json, os, site, sys
+base = os.path.realpath(getattr(sys, '_base_executable', None) or sys.executable)
+folders = [p for p in site.getsitepackages() if os.path.isdir(p)]
+print(json.dumps({'version': '%d.%d' % sys.version_info[:2], 'prefix': sys.prefix, 'base_prefix': sys.base_prefix,
+  'base_executable': base, 'site_packages': list(dict.fromkeys(folders))}))
+";
 
 /// Programs that build environments.
 #[derive(Clone, Debug, Default)]
 pub struct Tools {
     /// `uv`, the fast installer.
     pub uv: Option<PathBuf>,
+    /// bubblewrap, which confines the installing of jobs' requirements.
+    pub bubblewrap: Option<PathBuf>,
     search_path: Vec<PathBuf>,
 }
 
 impl Tools {
     /// Looks for the programs in the folders of a `PATH`.
     pub fn find(search_path: &[PathBuf]) -> Tools {
-        let mut tools = Tools { uv: None, search_path: search_path.to_vec() };
+        let mut tools = Tools { search_path: search_path.to_vec(), ..Tools::default() };
         tools.uv = tools.program("uv");
+        tools.bubblewrap = tools.program("bwrap");
         tools
     }
 
@@ -26,63 +43,125 @@ impl Tools {
         self.search_path.iter().map(|folder| folder.join(name)).find(|path| path.is_file())
     }
 
-    /// The interpreter for a version such as `3.10`, and its own version: the one asked for where it is found, otherwise
-    /// the default one. `None` when there is no Python at all.
+    /// The interpreter for a version such as `3.10`: the one asked for where it is found, otherwise, unless it must be exact,
+    /// the nearest one (of two as near, the newer). `None` when there is none.
     pub async fn python(
         &self,
         wanted: Option<&str>,
-        settings: &BTreeMap<String, String>,
-    ) -> Option<(PathBuf, String)> {
-        let mut candidates = Vec::new();
-        if let Some(wanted) = wanted {
-            candidates.extend(self.program(&format!("python{wanted}")));
+        exact: bool,
+        settings: &Variables,
+    ) -> Option<Interpreter> {
+        let mut candidates = self.candidates(settings);
+        let default = match self.program("python3").or_else(|| self.program("python")) {
+            Some(program) => interpreter(&program, settings).await.ok(),
+            None => None,
+        };
+        let Some(wanted) = wanted else {
+            if default.is_some() {
+                return default;
+            }
+            candidates.retain(|(version, _)| *version >= OLDEST_SUBSTITUTE);
+            candidates.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+            return first_working(&candidates, settings).await;
+        };
+        if let Some(default) = default.filter(|default| minor(&default.version).is_some()) {
+            candidates.extend(minor(&default.version).map(|version| (version, default.base_executable)));
         }
-        candidates.extend(self.program("python3"));
-        candidates.extend(self.program("python"));
-        for candidate in candidates {
-            // A shim answers for an interpreter elsewhere; ask it for the real one.
-            let script = "import sys; print(sys.executable); print('%d.%d' % sys.version_info[:2])";
-            if let Ok(text) = output_of(&candidate, &["-c", script], settings).await
-                && let Some((executable, version)) = text.trim().split_once('\n')
-            {
-                return Some((PathBuf::from(executable), version.to_owned()));
+        let wanted = minor(wanted)?;
+        candidates.retain(|(version, _)| *version == wanted || (!exact && *version >= OLDEST_SUBSTITUTE));
+        candidates.sort_by_key(|(version, _)| (version.abs_diff(wanted), std::cmp::Reverse(*version)));
+        first_working(&candidates, settings).await
+    }
+
+    /// Interpreters by the minor version that their name or folder says, those on `PATH` first.
+    fn candidates(&self, settings: &Variables) -> Vec<(u32, PathBuf)> {
+        let by_name = MINOR_VERSIONS
+            .filter_map(|version| Some((version, self.program(&format!("python3.{version}"))?)));
+        let mut found: Vec<(u32, PathBuf)> = by_name.collect();
+        let home = settings.get("HOME").map(PathBuf::from);
+        let shims = self
+            .search_path
+            .iter()
+            .find(|folder| folder.ends_with("shims"))
+            .and_then(|folder| folder.parent());
+        let pyenv = settings.get("PYENV_ROOT").map(PathBuf::from).or(shims.map(Path::to_owned));
+        let pyenv = pyenv.or_else(|| Some(home.as_ref()?.join(".pyenv")));
+        let uv = settings.get("UV_PYTHON_INSTALL_DIR").map(PathBuf::from);
+        let uv = uv.or_else(|| Some(home?.join(".local/share/uv/python")));
+        for folder in [pyenv.map(|root| root.join("versions")), uv].into_iter().flatten() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let version = name.strip_prefix("cpython-").unwrap_or(&name);
+                let program = entry.path().join("bin/python3");
+                if let Some(version) = minor(version).filter(|_| program.exists()) {
+                    found.push((version, program));
+                }
             }
         }
-        None
+        found.retain(|(version, _)| MINOR_VERSIONS.contains(version));
+        found
     }
 }
 
-/// An interpreter of the user's as an environment.
-///
-/// # Errors
-/// When it does not run.
-pub async fn existing(
-    interpreter: &Path,
-    settings: &BTreeMap<String, String>,
-) -> Result<Environment, EnvironmentError> {
-    let script = "import sys; print(sys.prefix); print(sys.base_prefix)";
-    let answer = output_of(interpreter, &["-c", script], settings).await;
-    let text = answer
-        .map_err(|detail| EnvironmentError { step: format!("starting {}", interpreter.display()), detail })?;
-    let (prefix, base_prefix) = text.trim().split_once('\n').unwrap_or((text.trim(), text.trim()));
-    Ok(Environment {
-        directory: PathBuf::from(prefix),
-        python: interpreter.to_owned(),
-        read_only_paths: visible_paths(Path::new(prefix), Path::new(base_prefix)),
-        content_key: interpreter.display().to_string(),
-    })
-}
-
-/// Prefixes that the sandbox does not show by itself, outer ones first and once.
-pub fn visible_paths(prefix: &Path, base_prefix: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for path in [base_prefix, prefix] {
-        let shown = path.starts_with("/usr")
-            || path == Path::new("/")
-            || paths.iter().any(|known| path.starts_with(known));
-        if !shown {
-            paths.push(path.to_owned());
+async fn first_working(candidates: &[(u32, PathBuf)], settings: &Variables) -> Option<Interpreter> {
+    for (version, program) in candidates {
+        // A shim may be there for a version that is not.
+        if let Ok(found) = interpreter(program, settings).await
+            && minor(&found.version) == Some(*version)
+        {
+            return Some(found);
         }
     }
-    paths
+    None
+}
+
+/// The 11 of `3.11` or `3.11.7`.
+pub fn minor(version: &str) -> Option<u32> {
+    let rest = version.strip_prefix("3.")?;
+    let end = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
+/// What an interpreter says about itself.
+///
+/// # Errors
+/// What it says instead, or why it does not start.
+pub async fn interpreter(program: &Path, settings: &Variables) -> Result<Interpreter, String> {
+    let answer = output_of(program, &["-I", "-c", QUESTION], settings).await?;
+    serde_json::from_str(&answer).map_err(|error| format!("{} answers oddly: {error}", program.display()))
+}
+
+/// Folders that a sandbox, which shows `/usr`, does not show by itself: outer ones first and once.
+pub fn visible_paths<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<PathBuf> {
+    let mut visible: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        let shown = path.starts_with("/usr")
+            || path == Path::new("/")
+            || visible.iter().any(|known| path.starts_with(known));
+        if !shown {
+            visible.retain(|known| !known.starts_with(path));
+            visible.push(path.to_owned());
+        }
+    }
+    visible
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        assert_eq!(minor("3.11"), Some(11));
+        assert_eq!(minor("3.11.7"), Some(11));
+        assert_eq!(minor("3.13t"), Some(13));
+        assert_eq!(minor("2.7.18"), None);
+        assert_eq!(minor("3.x"), None);
+    }
+
+    #[test]
+    fn only_what_is_hidden_must_be_shown() {
+        let paths = ["/usr/lib/x", "/opt/a/b", "/opt/a", "/opt/a/c", "/root/python"].map(Path::new);
+        assert_eq!(visible_paths(paths), [PathBuf::from("/opt/a"), PathBuf::from("/root/python")]);
+    }
 }

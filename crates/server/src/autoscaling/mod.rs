@@ -49,7 +49,10 @@ impl Target<'_> {
         if variants.is_some_and(|variants| variants.iter().any(|name| name == variant)) {
             Ok(())
         } else {
-            Err(Error::Validation(format!("No endpoint variant found for service namespace: sagemaker, resource ID: {}, scalable dimension: {}", self.resource_id, self.dimension)))
+            Err(Error::Validation(format!(
+                "No endpoint variant found for service namespace: sagemaker, resource ID: {}, scalable dimension: {}",
+                self.resource_id, self.dimension
+            )))
         }
     }
 }
@@ -65,9 +68,9 @@ fn check_namespace(input: &Value) -> Result<()> {
 fn paged<T>(rows: Vec<T>, max_results: Option<i32>, token: Option<&str>) -> Result<(Vec<T>, Option<String>)> {
     let start = match token {
         None => 0,
-        Some(token) => {
-            token.parse::<usize>().map_err(|_| Error::Validation("The pagination token NextToken is not valid.".into()))?
-        }
+        Some(token) => token
+            .parse::<usize>()
+            .map_err(|_| Error::Validation("The pagination token NextToken is not valid.".into()))?,
     };
     let count = max_results.map_or(50, |rows| rows.clamp(1, 50) as usize);
     let next_token = (rows.len() > start + count).then(|| (start + count).to_string());

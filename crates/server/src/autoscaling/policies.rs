@@ -49,7 +49,11 @@ async fn put_scaling_policy(cx: Cx, input: PutScalingPolicyInput) -> Result<PutS
     spec["PolicyType"] = kind.into();
     let arn = format!(
         "arn:aws:autoscaling:{}:{}:scalingPolicy:{}:resource/sagemaker/{}:policyName/{}",
-        cx.caller.region, cx.caller.account, uuid::Uuid::new_v4(), input.resource_id, input.policy_name
+        cx.caller.region,
+        cx.caller.account,
+        uuid::Uuid::new_v4(),
+        input.resource_id,
+        input.policy_name
     );
     let stored = cx.state.database.write(move |session| {
         session.resource(&target_key)?;
@@ -88,7 +92,11 @@ async fn describe_scaling_policies(
     check_namespace(&cx.input)?;
     let (account, region) = (cx.caller.account.clone(), cx.caller.region.clone());
     let query = ListQuery { sort_by: SortBy::Name, limit: usize::MAX, ..Default::default() };
-    let page = cx.state.database.read(move |session| session.list_resources(&account, &region, POLICY, &query)).await?;
+    let page = cx
+        .state
+        .database
+        .read(move |session| session.list_resources(&account, &region, POLICY, &query))
+        .await?;
     let dimension = input.scalable_dimension.map(|dimension| dimension.to_string());
     let wanted = |resource: &Resource| {
         let spec = &resource.spec;
@@ -129,7 +137,12 @@ async fn delete_scaling_policy(cx: Cx, input: DeleteScalingPolicyInput) -> Resul
 }
 
 /// Deletes the policies of a target.
-pub fn delete_all(session: &store::Session<'_>, account: &str, region: &str, target: &str) -> store::Result<()> {
+pub fn delete_all(
+    session: &store::Session<'_>,
+    account: &str,
+    region: &str,
+    target: &str,
+) -> store::Result<()> {
     let prefix = format!("{target}|");
     let query = ListQuery { sort_by: SortBy::Name, limit: usize::MAX, ..Default::default() };
     for policy in session.list_resources(account, region, POLICY, &query)?.resources {

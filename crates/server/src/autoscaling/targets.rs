@@ -1,9 +1,9 @@
 //! Scalable targets: between how many replicas a variant may move.
 
 use api::application_autoscaling::{
-    DeregisterScalableTarget, DeregisterScalableTargetInput, DeregisterScalableTargetOutput, DescribeScalableTargets,
-    DescribeScalableTargetsInput, DescribeScalableTargetsOutput, RegisterScalableTarget, RegisterScalableTargetInput,
-    RegisterScalableTargetOutput, ScalableTarget,
+    DeregisterScalableTarget, DeregisterScalableTargetInput, DeregisterScalableTargetOutput,
+    DescribeScalableTargets, DescribeScalableTargetsInput, DescribeScalableTargetsOutput,
+    RegisterScalableTarget, RegisterScalableTargetInput, RegisterScalableTargetOutput, ScalableTarget,
 };
 use serde_json::{Value, json};
 use store::resources::{ListQuery, Resource, SortBy};
@@ -21,7 +21,10 @@ pub fn routes(registry: &mut Registry) {
     registry.on::<DeregisterScalableTarget, _, _, _>(deregister_scalable_target);
 }
 
-async fn register_scalable_target(cx: Cx, input: RegisterScalableTargetInput) -> Result<RegisterScalableTargetOutput> {
+async fn register_scalable_target(
+    cx: Cx,
+    input: RegisterScalableTargetInput,
+) -> Result<RegisterScalableTargetOutput> {
     let dimension = input.scalable_dimension.to_string();
     let target = Target { resource_id: &input.resource_id, dimension: &dimension };
     target.check(&cx, &cx.input).await?;
@@ -89,7 +92,11 @@ async fn describe_scalable_targets(
     check_namespace(&cx.input)?;
     let (account, region) = (cx.caller.account.clone(), cx.caller.region.clone());
     let query = ListQuery { sort_by: SortBy::Name, limit: usize::MAX, ..Default::default() };
-    let page = cx.state.database.read(move |session| session.list_resources(&account, &region, TARGET, &query)).await?;
+    let page = cx
+        .state
+        .database
+        .read(move |session| session.list_resources(&account, &region, TARGET, &query))
+        .await?;
     let dimension = input.scalable_dimension.map(|dimension| dimension.to_string());
     let wanted = |resource: &Resource| {
         let id = resource.spec["ResourceId"].as_str().unwrap_or_default();

@@ -47,7 +47,9 @@ pub fn accounts(data_dir: &Path, flags: Flags) -> Result<(), String> {
     let path = data_dir.join("modelyard.db");
     if !path.exists() {
         let shown = data_dir.display();
-        return Err(format!("{shown} holds no data yet; start a server with: modelyard serve --data-dir {shown}"));
+        return Err(format!(
+            "{shown} holds no data yet; start a server with: modelyard serve --data-dir {shown}"
+        ));
     }
     let database = Database::open(&path).map_err(|error| error.to_string())?;
     let now_ms = Clock::system().now_ms();
@@ -57,10 +59,12 @@ pub fn accounts(data_dir: &Path, flags: Flags) -> Result<(), String> {
             Command::List => {
                 let accounts = database.read(|session| session.accounts()).await.map_err(text)?;
                 if flags.output == Format::Json {
-                    let shown: Vec<_> = accounts.iter().map(|(id, name)| json!({"Id": id, "Name": name})).collect();
+                    let shown: Vec<_> =
+                        accounts.iter().map(|(id, name)| json!({"Id": id, "Name": name})).collect();
                     output::json(&shown.into());
                 } else {
-                    let rows: Vec<Vec<String>> = accounts.into_iter().map(|(id, name)| vec![id, name]).collect();
+                    let rows: Vec<Vec<String>> =
+                        accounts.into_iter().map(|(id, name)| vec![id, name]).collect();
                     output::table(&["ACCOUNT", "NAME"], &rows);
                 }
             }
@@ -69,7 +73,8 @@ pub fn accounts(data_dir: &Path, flags: Flags) -> Result<(), String> {
                 show_key(&key, flags.output);
             }
             Command::AddKey { account, user } => {
-                let key = crate::identity::create_key(&database, account, user, now_ms).await.map_err(text)?;
+                let key =
+                    crate::identity::create_key(&database, account, user, now_ms).await.map_err(text)?;
                 show_key(&key, flags.output);
             }
         }

@@ -46,15 +46,14 @@ impl Client {
     /// # Errors
     /// A text that says what to do.
     pub fn open(data_dir: &Path) -> Result<Client, String> {
-        let environment = (
-            variable("AWS_ENDPOINT_URL"),
-            variable("AWS_ACCESS_KEY_ID"),
-            variable("AWS_SECRET_ACCESS_KEY"),
-        );
+        let environment =
+            (variable("AWS_ENDPOINT_URL"), variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"));
         if let (Some(endpoint), Some(access_key_id), Some(secret_access_key)) = environment {
             let connection = Connection {
                 endpoint,
-                region: variable("AWS_DEFAULT_REGION").or_else(|| variable("AWS_REGION")).unwrap_or_else(|| "us-east-1".into()),
+                region: variable("AWS_DEFAULT_REGION")
+                    .or_else(|| variable("AWS_REGION"))
+                    .unwrap_or_else(|| "us-east-1".into()),
                 account: String::new(),
                 access_key_id,
                 secret_access_key,
@@ -135,7 +134,9 @@ impl Client {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let failed = |error: &dyn std::fmt::Display| {
-            unreached(format!("the server at {endpoint} cannot be reached ({error}); is `modelyard serve` running?"))
+            unreached(format!(
+                "the server at {endpoint} cannot be reached ({error}); is `modelyard serve` running?"
+            ))
         };
         let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| failed(&error))?;
         let exchanged = if secure {
@@ -160,7 +161,8 @@ impl Client {
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider);
-        let builder = builder.with_safe_default_protocol_versions().map_err(|error| unreached(error.to_string()))?;
+        let builder =
+            builder.with_safe_default_protocol_versions().map_err(|error| unreached(error.to_string()))?;
         Ok(builder.with_root_certificates(roots).with_no_client_auth())
     }
 }
@@ -185,7 +187,8 @@ impl Client {
     /// # Errors
     /// The server's error, or why it was not reached.
     pub async fn card(&self, name: &str) -> Result<Option<crate::training::record::FailureCard>, Failure> {
-        let mut answer = self.call("Modelyard.DescribeFailure", &serde_json::json!({"TrainingJobName": name})).await?;
+        let mut answer =
+            self.call("Modelyard.DescribeFailure", &serde_json::json!({"TrainingJobName": name})).await?;
         serde_json::from_value(answer["Card"].take()).map_err(|error| unreached(error.to_string()))
     }
 }

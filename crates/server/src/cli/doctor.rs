@@ -48,7 +48,12 @@ pub fn doctor(data_dir: &Path, flags: &Flags) -> Result<ExitCode, String> {
         output::json(&shown.into());
     } else {
         for check in &checks {
-            output::line(&format!("{} {:<20} {}", if check.works { "ok  " } else { "FAIL" }, check.what, check.found));
+            output::line(&format!(
+                "{} {:<20} {}",
+                if check.works { "ok  " } else { "FAIL" },
+                check.what,
+                check.found
+            ));
             if !check.mend.is_empty() {
                 output::line(&format!("     to mend it: {}", check.mend));
             }
@@ -58,7 +63,10 @@ pub fn doctor(data_dir: &Path, flags: &Flags) -> Result<ExitCode, String> {
 }
 
 fn sandbox(search_path: &[PathBuf]) -> Check {
-    let report = runner::sandbox::probe(&crate::workloads::executor_settings(search_path, config::DEFAULT_JOB_USER_ID));
+    let report = runner::sandbox::probe(&crate::workloads::executor_settings(
+        search_path,
+        config::DEFAULT_JOB_USER_ID,
+    ));
     Check {
         what: "sandbox",
         works: report.state == runner::sandbox::SandboxState::Works,
@@ -73,9 +81,12 @@ fn program(search_path: &[PathBuf], name: &str) -> Option<PathBuf> {
 
 fn python(search_path: &[PathBuf]) -> Check {
     match program(search_path, "python3") {
-        Some(path) => {
-            Check { what: "Python", works: true, found: format!("{} runs jobs", path.display()), mend: String::new() }
-        }
+        Some(path) => Check {
+            what: "Python",
+            works: true,
+            found: format!("{} runs jobs", path.display()),
+            mend: String::new(),
+        },
         None => Check {
             what: "Python",
             works: false,
@@ -107,7 +118,10 @@ fn folder(data_dir: &Path) -> Check {
     Check {
         what: "data directory",
         works: writable,
-        found: format!("{shown}: {}, {gigabytes:.1} GB free", if writable { "writable" } else { "not writable" }),
+        found: format!(
+            "{shown}: {}, {gigabytes:.1} GB free",
+            if writable { "writable" } else { "not writable" }
+        ),
         mend: mend.into(),
     }
 }
@@ -122,6 +136,7 @@ fn server(data_dir: &Path) -> Check {
         (true, Err(text)) => text,
         (false, _) => "does not run on this data directory".into(),
     };
-    let mend = if running { String::new() } else { format!("modelyard serve --data-dir '{}'", data_dir.display()) };
+    let mend =
+        if running { String::new() } else { format!("modelyard serve --data-dir '{}'", data_dir.display()) };
     Check { what: "server", works: true, found, mend }
 }

@@ -60,7 +60,12 @@ pub fn jobs(data_dir: &Path, flags: Flags) -> Result<(), String> {
     })
 }
 
-async fn list(client: &Client, status: Option<String>, name: Option<String>, format: Format) -> Result<(), String> {
+async fn list(
+    client: &Client,
+    status: Option<String>,
+    name: Option<String>,
+    format: Format,
+) -> Result<(), String> {
     let mut input = json!({"MaxResults": 100});
     if let Some(status) = status {
         input["StatusEquals"] = status.into();
@@ -104,7 +109,10 @@ async fn show(client: &Client, name: &str, format: Format) -> Result<(), String>
         ("Status", text(&job["TrainingJobStatus"])),
         ("Image", text(&job["AlgorithmSpecification"]["TrainingImage"])),
         ("Created", output::time(job["CreationTime"].as_f64())),
-        ("Trained for", job["TrainingTimeInSeconds"].as_i64().map(|seconds| format!("{seconds} s")).unwrap_or_default()),
+        (
+            "Trained for",
+            job["TrainingTimeInSeconds"].as_i64().map(|seconds| format!("{seconds} s")).unwrap_or_default(),
+        ),
         ("Model", text(&job["ModelArtifacts"]["S3ModelArtifacts"])),
     ]);
     let none = Vec::new();
@@ -112,7 +120,11 @@ async fn show(client: &Client, name: &str, format: Format) -> Result<(), String>
     output::line("\nPhases:");
     for phase in phases {
         let took = duration(phase["StartTime"].as_f64(), phase["EndTime"].as_f64());
-        output::line(&format!("  {:<22} {took:<9} {}", text(&phase["Status"]), text(&phase["StatusMessage"])));
+        output::line(&format!(
+            "  {:<22} {took:<9} {}",
+            text(&phase["Status"]),
+            text(&phase["StatusMessage"])
+        ));
     }
     let metrics = job["FinalMetricDataList"].as_array().unwrap_or(&none);
     if !metrics.is_empty() {

@@ -1,6 +1,6 @@
 //! What people see: tables, JSON, errors. The only module that prints.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use serde_json::Value;
 
@@ -57,11 +57,6 @@ pub fn fields(pairs: &[(&str, String)]) {
     for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
         line(&format!("{:<width$} {value}", format!("{name}:")));
     }
-}
-
-/// Whether a person watches standard output.
-pub fn is_terminal() -> bool {
-    std::io::stdout().is_terminal()
 }
 
 /// Seconds since 1970 as a time of day in UTC.

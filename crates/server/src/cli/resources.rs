@@ -53,9 +53,14 @@ pub fn endpoints(data_dir: &Path, flags: EndpointFlags) -> Result<(), String> {
     super::block_on(async {
         match flags.command.unwrap_or(Command::List) {
             Command::List => {
-                let found = client.list("SageMaker.ListEndpoints", json!({"MaxResults": 100}), "Endpoints").await?;
+                let found =
+                    client.list("SageMaker.ListEndpoints", json!({"MaxResults": 100}), "Endpoints").await?;
                 list(found, flags.output, &["NAME", "STATUS", "CREATED (UTC)"], |row| {
-                    vec![text(&row["EndpointName"]), text(&row["EndpointStatus"]), output::time(row["CreationTime"].as_f64())]
+                    vec![
+                        text(&row["EndpointName"]),
+                        text(&row["EndpointStatus"]),
+                        output::time(row["CreationTime"].as_f64()),
+                    ]
                 });
             }
             Command::Show { name } => {
@@ -122,7 +127,10 @@ pub fn models(data_dir: &Path, flags: ModelFlags) -> Result<(), String> {
                     output::fields(&[
                         ("Name", text(&shown["ModelName"])),
                         ("Image", text(&container["Image"])),
-                        ("Data", crate::sagemaker::models::model_data(container).unwrap_or_default().to_owned()),
+                        (
+                            "Data",
+                            crate::sagemaker::models::model_data(container).unwrap_or_default().to_owned(),
+                        ),
                         ("Role", text(&shown["ExecutionRoleArn"])),
                         ("Created", output::time(shown["CreationTime"].as_f64())),
                     ]);

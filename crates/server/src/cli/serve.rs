@@ -35,12 +35,17 @@ pub fn serve(data_directory: PathBuf, flags: &ServeFlags) -> Result<(), String> 
 async fn run(config: Config) -> Result<(), String> {
     let _owner = data_dir::take(&config.data_dir)?;
     let tls = config.tls.as_ref().map(|tls| listener::acceptor(tls, &config.data_dir)).transpose()?;
-    let bound = TcpListener::bind(config.listen).await.map_err(|error| format!("{}: {error}", config.listen))?;
+    let bound =
+        TcpListener::bind(config.listen).await.map_err(|error| format!("{}: {error}", config.listen))?;
     let address = bound.local_addr().map_err(|error| error.to_string())?;
     // A wildcard address is no address to connect to.
     let mut reachable = address;
     if address.ip().is_unspecified() {
-        reachable.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        reachable.set_ip(if address.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
     let scheme = if tls.is_some() { "https" } else { "http" };
     let ca_bundle = match &config.tls {

@@ -81,7 +81,8 @@ impl ReplicaLauncher {
             workloads::extract_object(&app, &payload.account, uri, &model).await?;
         }
         // The SDK leaves the scripts of some frameworks in an archive of their own.
-        let submitted = variant.environment.get("SAGEMAKER_SUBMIT_DIRECTORY").filter(|uri| uri.starts_with("s3://"));
+        let submitted =
+            variant.environment.get("SAGEMAKER_SUBMIT_DIRECTORY").filter(|uri| uri.starts_with("s3://"));
         let code = match submitted {
             Some(uri) => {
                 let code = directory.join("opt-ml/code");
@@ -100,11 +101,16 @@ impl ReplicaLauncher {
         variables.insert("PYTHONUNBUFFERED".into(), "1".into());
         variables.insert("PATH".into(), workloads::path_with(&environment));
         let socket_directory = replica.socket.parent().ok_or("the socket has no folder")?;
-        let socket_name = replica.socket.file_name().and_then(|name| name.to_str()).ok_or("the socket has no name")?;
+        let socket_name =
+            replica.socket.file_name().and_then(|name| name.to_str()).ok_or("the socket has no name")?;
         let mut mounts = workloads::shared_mounts(&app, &environment);
         mounts.push(mount(&directory.join("opt-ml"), "/opt/ml", Access::ReadWrite));
         mounts.push(mount(socket_directory, workloads::SOCKET_TARGET, Access::ReadWrite));
-        mounts.push(mount(&workloads::model_host(&app.config), workloads::MODEL_HOST_TARGET, Access::ReadOnly));
+        mounts.push(mount(
+            &workloads::model_host(&app.config),
+            workloads::MODEL_HOST_TARGET,
+            Access::ReadOnly,
+        ));
         let framework = profile.framework.to_string();
         let mut command = vec![
             environment.python.display().to_string(),
@@ -159,14 +165,17 @@ async fn log_tail(app: &App, id: &str) -> Vec<String> {
     let path = workloads::replica_directory(&app.config, id).join(STREAM_FILE);
     let Ok(text) = tokio::fs::read(&path).await else { return Vec::new() };
     match serde_json::from_slice::<[String; 4]>(&text) {
-        Ok([account, region, group, stream]) => JobLog::new(app, &account, &region, &group, &stream).tail(TAIL_LINES).await,
+        Ok([account, region, group, stream]) => {
+            JobLog::new(app, &account, &region, &group, &stream).tail(TAIL_LINES).await
+        }
         Err(_) => Vec::new(),
     }
 }
 
 /// Where the inference script lives: what the environment says, when that is inside the archive.
 fn code_directory(environment: &std::collections::BTreeMap<String, String>, model: &Path) -> PathBuf {
-    let named = environment.get("SAGEMAKER_SUBMIT_DIRECTORY").and_then(|path| path.strip_prefix("/opt/ml/model"));
+    let named =
+        environment.get("SAGEMAKER_SUBMIT_DIRECTORY").and_then(|path| path.strip_prefix("/opt/ml/model"));
     let relative = named.map_or("code", |path| path.trim_start_matches('/'));
     let plain = relative.split('/').all(|part| part != "..");
     if plain { model.join(relative) } else { model.join("code") }
@@ -206,7 +215,8 @@ impl Launcher for ReplicaLauncher {
 
     fn running(&self) -> Vec<String> {
         let running = |id: &String| {
-            id.starts_with(REPLICA_PREFIX) && matches!(self.executor.observe(id), Ok(Observation::Running { .. }))
+            id.starts_with(REPLICA_PREFIX)
+                && matches!(self.executor.observe(id), Ok(Observation::Running { .. }))
         };
         self.executor.list().unwrap_or_default().into_iter().filter(running).collect()
     }

@@ -107,7 +107,11 @@ impl EndpointController {
     ///
     /// # Errors
     /// As the data plane says.
-    pub async fn invoke(&self, key: &ResourceKey, request: InvokeRequest) -> Result<InvokeResponse, InvokeError> {
+    pub async fn invoke(
+        &self,
+        key: &ResourceKey,
+        request: InvokeRequest,
+    ) -> Result<InvokeResponse, InvokeError> {
         self.plane.invoke(&plane_key(key), request).await
     }
 
@@ -115,7 +119,11 @@ impl EndpointController {
     ///
     /// # Errors
     /// As the data plane says.
-    pub async fn invoke_stream(&self, key: &ResourceKey, request: InvokeRequest) -> Result<InvokeStream, InvokeError> {
+    pub async fn invoke_stream(
+        &self,
+        key: &ResourceKey,
+        request: InvokeRequest,
+    ) -> Result<InvokeStream, InvokeError> {
         self.plane.invoke_stream(&plane_key(key), request).await
     }
 }
@@ -126,8 +134,15 @@ fn plane_key(key: &ResourceKey) -> String {
 }
 
 /// Writes the settled status of one generation to the database.
-async fn follow(app: Weak<App>, key: ResourceKey, generation: u64, mut status: watch::Receiver<EndpointStatus>) {
-    let settled = status.wait_for(|status| status.has_settled(generation) || status.wanted_generation > generation).await;
+async fn follow(
+    app: Weak<App>,
+    key: ResourceKey,
+    generation: u64,
+    mut status: watch::Receiver<EndpointStatus>,
+) {
+    let settled = status
+        .wait_for(|status| status.has_settled(generation) || status.wanted_generation > generation)
+        .await;
     let Ok(settled) = settled.map(|status| status.clone()) else { return };
     let Some(app) = app.upgrade() else { return };
     if settled.wanted_generation != generation {

@@ -1,9 +1,9 @@
 //! Roles: create, read, attach policies.
 
 use api::iam::{
-    AttachRolePolicy, AttachRolePolicyInput, AttachRolePolicyOutput, AttachedPolicy, CreateRole, CreateRoleInput,
-    CreateRoleOutput, GetRole, GetRoleInput, GetRoleOutput, ListAttachedRolePolicies, ListAttachedRolePoliciesInput,
-    ListAttachedRolePoliciesOutput,
+    AttachRolePolicy, AttachRolePolicyInput, AttachRolePolicyOutput, AttachedPolicy, CreateRole,
+    CreateRoleInput, CreateRoleOutput, GetRole, GetRoleInput, GetRoleOutput, ListAttachedRolePolicies,
+    ListAttachedRolePoliciesInput, ListAttachedRolePoliciesOutput,
 };
 use store::identity::Role;
 
@@ -24,12 +24,15 @@ async fn get_role(cx: Cx, input: GetRoleInput) -> Result<GetRoleOutput> {
 }
 
 async fn create_role(cx: Cx, input: CreateRoleInput) -> Result<CreateRoleOutput> {
-    for (name, given) in [("PermissionsBoundary", input.permissions_boundary.is_some()), ("Tags", input.tags.is_some())] {
+    for (name, given) in
+        [("PermissionsBoundary", input.permissions_boundary.is_some()), ("Tags", input.tags.is_some())]
+    {
         if given {
             return Err(Error::field(name));
         }
     }
-    let trust: std::result::Result<serde_json::Value, _> = serde_json::from_str(&input.assume_role_policy_document);
+    let trust: std::result::Result<serde_json::Value, _> =
+        serde_json::from_str(&input.assume_role_policy_document);
     if !trust.is_ok_and(|policy| policy.get("Statement").is_some()) {
         return Err(Error::Validation("AssumeRolePolicyDocument is not a policy document in JSON.".into()));
     }
@@ -44,10 +47,14 @@ async fn create_role(cx: Cx, input: CreateRoleInput) -> Result<CreateRoleOutput>
         created_at: cx.state.clock.now_ms(),
     };
     let stored = role.clone();
-    cx.state.database.write(move |session| session.insert_role(&stored)).await.map_err(|error| match error {
-        store::Error::Exists { name, .. } => Error::exists("role", format!("Role with name {name} already exists.")),
-        other => other.into(),
-    })?;
+    cx.state.database.write(move |session| session.insert_role(&stored)).await.map_err(
+        |error| match error {
+            store::Error::Exists { name, .. } => {
+                Error::exists("role", format!("Role with name {name} already exists."))
+            }
+            other => other.into(),
+        },
+    )?;
     Ok(CreateRoleOutput { role: Some(described(role)) })
 }
 
@@ -56,7 +63,9 @@ async fn attach_role_policy(cx: Cx, input: AttachRolePolicyInput) -> Result<Atta
     let now_ms = cx.state.clock.now_ms();
     cx.state
         .database
-        .write(move |session| session.attach_role_policy(&role.account, &role.name, &input.policy_arn, now_ms))
+        .write(move |session| {
+            session.attach_role_policy(&role.account, &role.name, &input.policy_arn, now_ms)
+        })
         .await?;
     Ok(AttachRolePolicyOutput::default())
 }
@@ -71,7 +80,8 @@ async fn list_attached_role_policies(
         }
     }
     let role = find(&cx, &input.role_name).await?;
-    let policies = cx.state.database.read(move |session| session.role_policies(&role.account, &role.name)).await?;
+    let policies =
+        cx.state.database.read(move |session| session.role_policies(&role.account, &role.name)).await?;
     let attached = policies.into_iter().map(|arn| AttachedPolicy {
         policy_name: arn.rsplit('/').next().map(str::to_owned),
         policy_arn: Some(arn),

@@ -57,7 +57,12 @@ pub async fn create_account(database: &Database, id: String, name: String, now_m
 ///
 /// # Errors
 /// [`Error::Missing`] when the account does not exist.
-pub async fn create_key(database: &Database, account: String, user: String, now_ms: i64) -> Result<AccessKey> {
+pub async fn create_key(
+    database: &Database,
+    account: String,
+    user: String,
+    now_ms: i64,
+) -> Result<AccessKey> {
     let plain = |character: char| character.is_ascii_alphanumeric() || "_+=,.@-".contains(character);
     if user.is_empty() || user.len() > 64 || !user.chars().all(plain) {
         return Err(Error::Invalid(format!("{user:?}: a user name is 1 to 64 letters, digits or _+=,.@-")));

@@ -29,8 +29,14 @@ impl Identity {
     /// When the database fails.
     pub async fn open(database: Database, clock: Clock) -> store::Result<Identity> {
         let secret = database.read(|session| session.setting(bootstrap::SESSION_SECRET)).await?;
-        let secret = secret.ok_or_else(|| store::Error::Invalid("the data directory has no session secret".into()))?;
-        Ok(Identity { database, clock: clock.clone(), sessions: SessionIssuer::new(&secret, clock), known: Arc::default() })
+        let secret =
+            secret.ok_or_else(|| store::Error::Invalid("the data directory has no session secret".into()))?;
+        Ok(Identity {
+            database,
+            clock: clock.clone(),
+            sessions: SessionIssuer::new(&secret, clock),
+            known: Arc::default(),
+        })
     }
 
     /// Makes short-lived credentials.
@@ -40,7 +46,8 @@ impl Identity {
 
     async fn find_key(&self, access_key_id: &str) -> Result<Credential, CredentialProblem> {
         // A poisoned lock only says that another thread panicked; the map is still a map.
-        let known = self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(access_key_id).cloned();
+        let known =
+            self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(access_key_id).cloned();
         if let Some(credential) = known {
             return Ok(credential);
         }

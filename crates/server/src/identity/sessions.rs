@@ -49,7 +49,13 @@ impl SessionIssuer {
     }
 
     /// Credentials for `principal_arn` that end after `lifetime_seconds`.
-    pub fn issue(&self, account: &str, principal_arn: &str, principal_id: &str, lifetime_seconds: i64) -> Session {
+    pub fn issue(
+        &self,
+        account: &str,
+        principal_arn: &str,
+        principal_id: &str,
+        lifetime_seconds: i64,
+    ) -> Session {
         let access_key_id = format!("ASIA{}", random_id(16));
         let expires_at_ms = self.clock.now_ms() + lifetime_seconds * 1000;
         let claims = Claims {
@@ -62,7 +68,11 @@ impl SessionIssuer {
         let seal = self.mac(&[b"token", access_key_id.as_bytes(), &claims]);
         Session {
             secret_access_key: self.secret_of(&access_key_id),
-            session_token: format!("{}.{}", URL_SAFE_NO_PAD.encode(&claims), URL_SAFE_NO_PAD.encode(seal.finalize().into_bytes())),
+            session_token: format!(
+                "{}.{}",
+                URL_SAFE_NO_PAD.encode(&claims),
+                URL_SAFE_NO_PAD.encode(seal.finalize().into_bytes())
+            ),
             access_key_id,
             principal_arn: principal_arn.to_owned(),
             principal_id: principal_id.to_owned(),
@@ -74,7 +84,12 @@ impl SessionIssuer {
     ///
     /// # Errors
     /// `InvalidToken` when the token was not made here for this key, `Expired` when it has ended.
-    pub fn verify(&self, access_key_id: &str, token: &str, now_ms: i64) -> Result<Credential, CredentialProblem> {
+    pub fn verify(
+        &self,
+        access_key_id: &str,
+        token: &str,
+        now_ms: i64,
+    ) -> Result<Credential, CredentialProblem> {
         let (claims, seal) = token.split_once('.').ok_or(CredentialProblem::InvalidToken)?;
         let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| CredentialProblem::InvalidToken)?;
         let seal = URL_SAFE_NO_PAD.decode(seal).map_err(|_| CredentialProblem::InvalidToken)?;
@@ -125,8 +140,10 @@ mod tests {
     fn a_session_verifies_only_with_its_own_key_before_it_ends() {
         let clock = Clock::fixed(1_000_000);
         let issuer = SessionIssuer::new("secret", clock.clone());
-        let session = issuer.issue("123456789012", "arn:aws:sts::123456789012:assumed-role/R/s", "AROA:s", 60);
-        let credential = issuer.verify(&session.access_key_id, &session.session_token, clock.now_ms()).unwrap();
+        let session =
+            issuer.issue("123456789012", "arn:aws:sts::123456789012:assumed-role/R/s", "AROA:s", 60);
+        let credential =
+            issuer.verify(&session.access_key_id, &session.session_token, clock.now_ms()).unwrap();
         assert_eq!(credential.secret_access_key, session.secret_access_key);
         assert_eq!(credential.account, "123456789012");
 

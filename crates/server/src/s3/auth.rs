@@ -54,7 +54,9 @@ async fn find(credentials: &dyn wire::Credentials, access_key_id: &str) -> S3Res
         CredentialProblem::InvalidToken => {
             s3_error!(InvalidToken, "The provided token is malformed or otherwise invalid.")
         }
-        CredentialProblem::Unavailable => s3_error!(ServiceUnavailable, "The access key could not be looked up."),
+        CredentialProblem::Unavailable => {
+            s3_error!(ServiceUnavailable, "The access key could not be looked up.")
+        }
     })
 }
 
@@ -101,7 +103,8 @@ impl S3Access for Gate {
         let credential = find(self.credentials.as_ref(), &access_key_id).await?;
         let operation = cx.s3_op().name().to_owned();
         if !super::IMPLEMENTED.contains(&operation.as_str()) {
-            let text = format!("Modelyard does not implement S3 {operation} yet; docs/s3.md lists what it does.");
+            let text =
+                format!("Modelyard does not implement S3 {operation} yet; docs/s3.md lists what it does.");
             let mut error = S3Error::with_message(S3ErrorCode::NotImplemented, text);
             // Clients repeat a 501 with pauses; nothing would change.
             error.set_status_code(http::StatusCode::BAD_REQUEST);

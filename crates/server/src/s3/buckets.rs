@@ -8,10 +8,14 @@ use super::errors::answer;
 use super::{Front, upload};
 
 /// Makes a bucket of the caller's account.
-pub async fn create_bucket(front: &Front, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
+pub async fn create_bucket(
+    front: &Front,
+    request: S3Request<CreateBucketInput>,
+) -> S3Result<S3Response<CreateBucketOutput>> {
     let account = account(&request)?;
     let input = request.input;
-    let wanted = input.create_bucket_configuration.and_then(|configuration| configuration.location_constraint);
+    let wanted =
+        input.create_bucket_configuration.and_then(|configuration| configuration.location_constraint);
     let region = wanted.map_or_else(|| "us-east-1".to_owned(), |region| region.as_str().to_owned());
     let made = front.objects.create_bucket(&account, &region, &input.bucket).await.map_err(answer)?;
     if !made && region != "us-east-1" {
@@ -20,11 +24,17 @@ pub async fn create_bucket(front: &Front, request: S3Request<CreateBucketInput>)
             "Your previous request to create the named bucket succeeded and you already own it."
         ));
     }
-    Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)), ..Default::default() }))
+    Ok(S3Response::new(CreateBucketOutput {
+        location: Some(format!("/{}", input.bucket)),
+        ..Default::default()
+    }))
 }
 
 /// Removes an empty bucket.
-pub async fn delete_bucket(front: &Front, request: S3Request<DeleteBucketInput>) -> S3Result<S3Response<DeleteBucketOutput>> {
+pub async fn delete_bucket(
+    front: &Front,
+    request: S3Request<DeleteBucketInput>,
+) -> S3Result<S3Response<DeleteBucketOutput>> {
     let account = account(&request)?;
     front.objects.delete_bucket(&account, &request.input.bucket).await.map_err(answer)?;
     Ok(S3Response::with_status(DeleteBucketOutput::default(), http::StatusCode::NO_CONTENT))
@@ -52,14 +62,20 @@ pub async fn get_bucket_versioning(
 }
 
 /// Answers whether a bucket is there.
-pub async fn head_bucket(front: &Front, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+pub async fn head_bucket(
+    front: &Front,
+    request: S3Request<HeadBucketInput>,
+) -> S3Result<S3Response<HeadBucketOutput>> {
     let account = account(&request)?;
     let bucket = front.objects.bucket(&account, &request.input.bucket).await.map_err(answer)?;
     Ok(S3Response::new(HeadBucketOutput { bucket_region: Some(bucket.region), ..Default::default() }))
 }
 
 /// Lists the buckets of the account.
-pub async fn list_buckets(front: &Front, request: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
+pub async fn list_buckets(
+    front: &Front,
+    request: S3Request<ListBucketsInput>,
+) -> S3Result<S3Response<ListBucketsOutput>> {
     let account = account(&request)?;
     let input = request.input;
     let found = front.objects.buckets(&account).await.map_err(answer)?;

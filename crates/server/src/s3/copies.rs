@@ -10,7 +10,9 @@ use super::Front;
 use super::auth::account;
 use super::errors::answer;
 use super::multipart::part_number;
-use super::objects::{kept_headers, metadata, not_honoured, refuse_encryption_with_own_key, without_chunking};
+use super::objects::{
+    kept_headers, metadata, not_honoured, refuse_encryption_with_own_key, without_chunking,
+};
 use super::upload::timestamp;
 
 fn source(copy_source: &CopySource) -> S3Result<(String, String)> {
@@ -22,15 +24,23 @@ fn source(copy_source: &CopySource) -> S3Result<(String, String)> {
 }
 
 /// Copies an object.
-pub async fn copy_object(front: &Front, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+pub async fn copy_object(
+    front: &Front,
+    request: S3Request<CopyObjectInput>,
+) -> S3Result<S3Response<CopyObjectOutput>> {
     let account = account(&request)?;
     let input = request.input;
-    refuse_encryption_with_own_key(input.sse_customer_algorithm.is_some() || input.copy_source_sse_customer_algorithm.is_some())?;
+    refuse_encryption_with_own_key(
+        input.sse_customer_algorithm.is_some() || input.copy_source_sse_customer_algorithm.is_some(),
+    )?;
     if input.tagging.is_some() {
         return Err(not_honoured("x-amz-tagging"));
     }
     let (bucket, key) = source(&input.copy_source)?;
-    let replace = input.metadata_directive.as_ref().is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
+    let replace = input
+        .metadata_directive
+        .as_ref()
+        .is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
     if bucket == input.bucket && key == input.key && !replace {
         return Err(s3_error!(
             InvalidRequest,
@@ -53,14 +63,21 @@ pub async fn copy_object(front: &Front, request: S3Request<CopyObjectInput>) -> 
             ("content-encoding", input.content_encoding.and_then(without_chunking)),
             ("content-language", input.content_language),
         ]);
-        Attributes { headers, metadata: metadata(input.metadata), checksums: original.attributes.checksums.clone() }
+        Attributes {
+            headers,
+            metadata: metadata(input.metadata),
+            checksums: original.attributes.checksums.clone(),
+        }
     } else {
         original.attributes.clone()
     };
     let mut incoming = front.objects.begin(&account, &input.bucket).await.map_err(answer)?;
     let copied = tokio::task::spawn_blocking(move || incoming.copy_from(&mut file).map(|()| incoming));
     let incoming = copied.await.map_err(S3Error::internal_error)?.map_err(answer)?;
-    let stored = front.objects.commit(&account, &input.bucket, &input.key, incoming, attributes, Condition::default()).await;
+    let stored = front
+        .objects
+        .commit(&account, &input.bucket, &input.key, incoming, attributes, Condition::default())
+        .await;
     let stored = stored.map_err(answer)?;
     Ok(S3Response::new(CopyObjectOutput {
         copy_object_result: Some(CopyObjectResult {
@@ -79,9 +96,12 @@ pub async fn upload_part_copy(
 ) -> S3Result<S3Response<UploadPartCopyOutput>> {
     let account = account(&request)?;
     let input = request.input;
-    refuse_encryption_with_own_key(input.sse_customer_algorithm.is_some() || input.copy_source_sse_customer_algorithm.is_some())?;
+    refuse_encryption_with_own_key(
+        input.sse_customer_algorithm.is_some() || input.copy_source_sse_customer_algorithm.is_some(),
+    )?;
     let number = part_number(input.part_number)?;
-    let upload = front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
+    let upload =
+        front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
     let (bucket, key) = source(&input.copy_source)?;
     let (original, mut file) = front.objects.open_version(&account, &bucket, &key).await.map_err(answer)?;
     check_source(
@@ -113,11 +133,17 @@ pub async fn upload_part_copy(
 }
 
 fn copy_range(text: &str, size: u64) -> S3Result<(u64, u64)> {
-    let bad = || s3_error!(InvalidArgument, "The x-amz-copy-source-range value must be of the form bytes=first-last");
-    let (first, last) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-')).ok_or_else(bad)?;
+    let bad = || {
+        s3_error!(InvalidArgument, "The x-amz-copy-source-range value must be of the form bytes=first-last")
+    };
+    let (first, last) =
+        text.strip_prefix("bytes=").and_then(|range| range.split_once('-')).ok_or_else(bad)?;
     let (first, last): (u64, u64) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
     if first > last || last >= size {
-        return Err(s3_error!(InvalidRange, "The specified copy range is invalid for the source object size"));
+        return Err(s3_error!(
+            InvalidRange,
+            "The specified copy range is invalid for the source object size"
+        ));
     }
     Ok((first, last + 1))
 }
@@ -138,5 +164,9 @@ fn check_source(
         && if_none_match.is_none_or(|condition| !is(condition))
         && if_modified_since.is_none_or(|since| modified > since)
         && if_unmodified_since.is_none_or(|since| modified <= since);
-    if holds { Ok(()) } else { Err(s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")) }
+    if holds {
+        Ok(())
+    } else {
+        Err(s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold"))
+    }
 }

@@ -29,7 +29,8 @@ pub async fn list_objects_v2(
         (None, None) => None,
     };
     let max_keys = max_keys(input.max_keys)?;
-    let listing = list(front, &account, &input.bucket, input.prefix.as_deref(), delimiter, start, max_keys).await?;
+    let listing =
+        list(front, &account, &input.bucket, input.prefix.as_deref(), delimiter, start, max_keys).await?;
     let owner = input.fetch_owner == Some(true);
     let contents = contents(&listing, encoded, owner.then_some(account.as_str()));
     let prefixes = prefixes(&listing, encoded);
@@ -52,7 +53,10 @@ pub async fn list_objects_v2(
 }
 
 /// Lists with a marker.
-pub async fn list_objects(front: &Front, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
+pub async fn list_objects(
+    front: &Front,
+    request: S3Request<ListObjectsInput>,
+) -> S3Result<S3Response<ListObjectsOutput>> {
     let account = account(&request)?;
     let input = request.input;
     let encoded = is_url(input.encoding_type.as_ref());
@@ -60,7 +64,8 @@ pub async fn list_objects(front: &Front, request: S3Request<ListObjectsInput>) -
     let marker = input.marker.clone().filter(|marker| !marker.is_empty());
     let start = marker.map(|marker| Bound::after(&marker, delimiter.as_deref()));
     let max_keys = max_keys(input.max_keys)?;
-    let listing = list(front, &account, &input.bucket, input.prefix.as_deref(), delimiter, start, max_keys).await?;
+    let listing =
+        list(front, &account, &input.bucket, input.prefix.as_deref(), delimiter, start, max_keys).await?;
     let truncated = listing.next.is_some();
     let last_key = listing.objects.last().map(|object| object.key.clone());
     let last = last_key.max(listing.common_prefixes.last().cloned());
@@ -105,7 +110,9 @@ async fn list(
 
 fn max_keys(asked: Option<i32>) -> S3Result<i32> {
     match asked {
-        Some(number) if number < 0 => Err(s3_error!(InvalidArgument, "Argument max-keys must be an integer between 0 and 2147483647")),
+        Some(number) if number < 0 => {
+            Err(s3_error!(InvalidArgument, "Argument max-keys must be an integer between 0 and 2147483647"))
+        }
         other => Ok(other.unwrap_or(MOST_KEYS).min(MOST_KEYS)),
     }
 }
@@ -140,7 +147,9 @@ pub fn shown(key: &str, encoded: bool) -> String {
     let mut text = String::with_capacity(key.len());
     for byte in key.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b'*' => text.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b'*' => {
+                text.push(char::from(byte))
+            }
             b' ' => text.push('+'),
             byte => text.push_str(&format!("%{byte:02X}")),
         }

@@ -45,7 +45,8 @@ pub fn service(
         let service = service.clone();
         Box::pin(async move {
             let token = auth::session_token(&request);
-            let called = auth::SESSION_TOKEN.scope(token, service.call(request.map(s3s::Body::http_body))).await;
+            let called =
+                auth::SESSION_TOKEN.scope(token, service.call(request.map(s3s::Body::http_body))).await;
             match called {
                 Ok(response) => response.map(|body| body.map_err(wire::BoxError::from).boxed()),
                 Err(error) => {

@@ -8,7 +8,9 @@ use super::Front;
 use super::auth::account;
 use super::errors::answer;
 use super::listing::shown;
-use super::objects::{condition, kept_headers, metadata, not_honoured, refuse_encryption_with_own_key, without_chunking};
+use super::objects::{
+    condition, kept_headers, metadata, not_honoured, refuse_encryption_with_own_key, without_chunking,
+};
 use super::upload::{self, Declared, declared_checksums, timestamp};
 
 /// Greatest part number, as in S3.
@@ -33,7 +35,8 @@ pub async fn create_multipart_upload(
         ("content-language", input.content_language),
     ]);
     let attributes = Attributes { headers, metadata: metadata(input.metadata), ..Default::default() };
-    let upload = front.objects.create_upload(&account, &input.bucket, &input.key, attributes).await.map_err(answer)?;
+    let upload =
+        front.objects.create_upload(&account, &input.bucket, &input.key, attributes).await.map_err(answer)?;
     Ok(S3Response::new(CreateMultipartUploadOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
@@ -45,12 +48,16 @@ pub async fn create_multipart_upload(
 }
 
 /// Stores a part.
-pub async fn upload_part(front: &Front, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+pub async fn upload_part(
+    front: &Front,
+    request: S3Request<UploadPartInput>,
+) -> S3Result<S3Response<UploadPartOutput>> {
     let account = account(&request)?;
     let input = request.input;
     refuse_encryption_with_own_key(input.sse_customer_algorithm.is_some())?;
     let number = part_number(input.part_number)?;
-    let upload = front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
+    let upload =
+        front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
     let declared = Declared {
         content_md5: input.content_md5,
         checksums: declared_checksums([
@@ -96,7 +103,8 @@ pub async fn complete_multipart_upload(
     let account = account(&request)?;
     let input = request.input;
     let condition = condition(input.if_match, input.if_none_match)?;
-    let upload = front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
+    let upload =
+        front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
     let parts = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
     let mut named = Vec::new();
     for part in parts {
@@ -123,16 +131,21 @@ pub async fn abort_multipart_upload(
 ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
     let account = account(&request)?;
     let input = request.input;
-    let upload = front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
+    let upload =
+        front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
     front.objects.end_upload(&upload).await.map_err(answer)?;
     Ok(S3Response::with_status(AbortMultipartUploadOutput::default(), http::StatusCode::NO_CONTENT))
 }
 
 /// Lists the parts of an upload.
-pub async fn list_parts(front: &Front, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
+pub async fn list_parts(
+    front: &Front,
+    request: S3Request<ListPartsInput>,
+) -> S3Result<S3Response<ListPartsOutput>> {
     let account = account(&request)?;
     let input = request.input;
-    let upload = front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
+    let upload =
+        front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
     let after = input.part_number_marker.unwrap_or(0).max(0) as u32;
     let limit = input.max_parts.unwrap_or(1000).clamp(0, 1000);
     let parts = front.objects.parts(&upload).await.map_err(answer)?;
@@ -180,7 +193,11 @@ pub async fn list_multipart_uploads(
         (key, id)
     });
     let prefix = input.prefix.clone().unwrap_or_default();
-    let found = front.objects.uploads(&account, &input.bucket, &prefix, after, limit as usize + 1).await.map_err(answer)?;
+    let found = front
+        .objects
+        .uploads(&account, &input.bucket, &prefix, after, limit as usize + 1)
+        .await
+        .map_err(answer)?;
     let truncated = found.len() > limit as usize;
     let page: Vec<_> = found.into_iter().take(limit as usize).collect();
     let last = page.last().filter(|_| truncated);

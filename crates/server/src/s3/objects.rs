@@ -17,7 +17,10 @@ use super::upload::{self, Declared, declared_checksums, timestamp};
 const CHUNK_BYTES: usize = 512 * 1024;
 
 /// Stores an object, whole or not at all.
-pub async fn put_object(front: &Front, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+pub async fn put_object(
+    front: &Front,
+    request: S3Request<PutObjectInput>,
+) -> S3Result<S3Response<PutObjectOutput>> {
     let account = account(&request)?;
     let input = request.input;
     refuse_encryption_with_own_key(input.sse_customer_algorithm.is_some())?;
@@ -52,7 +55,8 @@ pub async fn put_object(front: &Front, request: S3Request<PutObjectInput>) -> S3
     let incoming = front.objects.begin(&account, &input.bucket).await.map_err(answer)?;
     let (incoming, checksums) = upload::receive(input.body, &request.headers, declared, incoming).await?;
     let attributes = Attributes { headers, metadata: metadata(input.metadata), checksums: checksums.clone() };
-    let stored = front.objects.commit(&account, &input.bucket, &input.key, incoming, attributes, condition).await;
+    let stored =
+        front.objects.commit(&account, &input.bucket, &input.key, incoming, attributes, condition).await;
     let stored = stored.map_err(answer)?;
     let checksum = |name: &str| checksums.get(name).cloned();
     Ok(S3Response::new(PutObjectOutput {
@@ -67,7 +71,10 @@ pub async fn put_object(front: &Front, request: S3Request<PutObjectInput>) -> S3
 }
 
 /// Reads an object or a range of it.
-pub async fn get_object(front: &Front, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+pub async fn get_object(
+    front: &Front,
+    request: S3Request<GetObjectInput>,
+) -> S3Result<S3Response<GetObjectOutput>> {
     let account = account(&request)?;
     let input = request.input;
     refuse_encryption_with_own_key(input.sse_customer_algorithm.is_some())?;
@@ -77,12 +84,21 @@ pub async fn get_object(front: &Front, request: S3Request<GetObjectInput>) -> S3
     if input.part_number.is_some_and(|number| number != 1) {
         return Err(not_honoured("partNumber above 1"));
     }
-    let (object, mut file) = front.objects.open_version(&account, &input.bucket, &input.key).await.map_err(answer)?;
-    check_read(&object, input.if_match, input.if_none_match, input.if_modified_since, input.if_unmodified_since)?;
+    let (object, mut file) =
+        front.objects.open_version(&account, &input.bucket, &input.key).await.map_err(answer)?;
+    check_read(
+        &object,
+        input.if_match,
+        input.if_none_match,
+        input.if_modified_since,
+        input.if_unmodified_since,
+    )?;
     let range = match input.range {
-        Some(range) => Some(range.check(object.size).map_err(|_| {
-            s3_error!(InvalidRange, "The requested range is not satisfiable")
-        })?),
+        Some(range) => Some(
+            range
+                .check(object.size)
+                .map_err(|_| s3_error!(InvalidRange, "The requested range is not satisfiable"))?,
+        ),
         None => None,
     };
     let (start, end) = range.as_ref().map_or((0, object.size), |range| (range.start, range.end));
@@ -105,7 +121,9 @@ pub async fn get_object(front: &Front, request: S3Request<GetObjectInput>) -> S3
         content_encoding: input.response_content_encoding.or(described.content_encoding),
         content_language: input.response_content_language.or(described.content_language),
         content_length: Some((end - start) as i64),
-        content_range: range.as_ref().map(|_| format!("bytes {start}-{}/{}", end.saturating_sub(1), object.size)),
+        content_range: range
+            .as_ref()
+            .map(|_| format!("bytes {start}-{}/{}", end.saturating_sub(1), object.size)),
         content_type: input.response_content_type.or(described.content_type),
         e_tag: described.e_tag,
         last_modified: described.last_modified,
@@ -120,7 +138,10 @@ pub async fn get_object(front: &Front, request: S3Request<GetObjectInput>) -> S3
 }
 
 /// Describes an object.
-pub async fn head_object(front: &Front, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+pub async fn head_object(
+    front: &Front,
+    request: S3Request<HeadObjectInput>,
+) -> S3Result<S3Response<HeadObjectOutput>> {
     let account = account(&request)?;
     let input = request.input;
     refuse_encryption_with_own_key(input.sse_customer_algorithm.is_some())?;
@@ -128,17 +149,29 @@ pub async fn head_object(front: &Front, request: S3Request<HeadObjectInput>) -> 
         return Err(s3_error!(NoSuchVersion, "The specified version does not exist."));
     }
     let object = front.objects.head(&account, &input.bucket, &input.key).await.map_err(answer)?;
-    check_read(&object, input.if_match, input.if_none_match, input.if_modified_since, input.if_unmodified_since)?;
+    check_read(
+        &object,
+        input.if_match,
+        input.if_none_match,
+        input.if_modified_since,
+        input.if_unmodified_since,
+    )?;
     let mut output = described(&object, input.checksum_mode.is_some() && input.range.is_none());
     let Some(range) = input.range else { return Ok(S3Response::new(output)) };
-    let range = range.check(object.size).map_err(|_| s3_error!(InvalidRange, "The requested range is not satisfiable"))?;
+    let range = range
+        .check(object.size)
+        .map_err(|_| s3_error!(InvalidRange, "The requested range is not satisfiable"))?;
     output.content_length = Some((range.end - range.start) as i64);
-    output.content_range = Some(format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), object.size));
+    output.content_range =
+        Some(format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), object.size));
     Ok(S3Response::with_status(output, http::StatusCode::PARTIAL_CONTENT))
 }
 
 /// Removes an object; a missing one is no error.
-pub async fn delete_object(front: &Front, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+pub async fn delete_object(
+    front: &Front,
+    request: S3Request<DeleteObjectInput>,
+) -> S3Result<S3Response<DeleteObjectOutput>> {
     let account = account(&request)?;
     let input = request.input;
     let condition = condition(input.if_match, None)?;
@@ -148,7 +181,10 @@ pub async fn delete_object(front: &Front, request: S3Request<DeleteObjectInput>)
 }
 
 /// Removes up to a thousand objects; each has its own answer.
-pub async fn delete_objects(front: &Front, request: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
+pub async fn delete_objects(
+    front: &Front,
+    request: S3Request<DeleteObjectsInput>,
+) -> S3Result<S3Response<DeleteObjectsOutput>> {
     let account = account(&request)?;
     let input = request.input;
     if input.delete.objects.len() > 1000 {
@@ -170,7 +206,11 @@ pub async fn delete_objects(front: &Front, request: S3Request<DeleteObjectsInput
             }),
         }
     }
-    Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), errors: Some(errors), ..Default::default() }))
+    Ok(S3Response::new(DeleteObjectsOutput {
+        deleted: Some(deleted),
+        errors: Some(errors),
+        ..Default::default()
+    }))
 }
 
 /// The headers of an object.
@@ -213,7 +253,9 @@ fn check_read(
         ETagCondition::ETag(tag) => tag.value() == object.etag,
     };
     let modified = timestamp(object.modified_at);
-    let failed = || Err(s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold"));
+    let failed = || {
+        Err(s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold"))
+    };
     match (&if_match, if_unmodified_since) {
         (Some(condition), _) if !is(condition) => return failed(),
         (None, Some(since)) if modified > since => return failed(),
@@ -228,7 +270,10 @@ fn check_read(
 }
 
 /// Conditions of a write.
-pub fn condition(if_match: Option<ETagCondition>, if_none_match: Option<ETagCondition>) -> S3Result<Condition> {
+pub fn condition(
+    if_match: Option<ETagCondition>,
+    if_none_match: Option<ETagCondition>,
+) -> S3Result<Condition> {
     let if_match = if_match.map(|condition| match condition {
         ETagCondition::Any => "*".to_owned(),
         ETagCondition::ETag(tag) => tag.into_value(),
@@ -252,13 +297,20 @@ pub fn metadata(given: Option<Metadata>) -> BTreeMap<String, String> {
 
 /// `aws-chunked` is how the body travelled, not what the object is.
 pub fn without_chunking(encoding: String) -> Option<String> {
-    let kept: Vec<&str> = encoding.split(',').map(str::trim).filter(|part| !part.is_empty() && *part != "aws-chunked").collect();
+    let kept: Vec<&str> = encoding
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty() && *part != "aws-chunked")
+        .collect();
     (!kept.is_empty()).then(|| kept.join(","))
 }
 
 /// A header that S3 knows and this release does not do.
 pub fn not_honoured(what: &str) -> S3Error {
-    let mut error = S3Error::with_message(S3ErrorCode::NotImplemented, format!("Modelyard does not honour {what} yet; leave it out."));
+    let mut error = S3Error::with_message(
+        S3ErrorCode::NotImplemented,
+        format!("Modelyard does not honour {what} yet; leave it out."),
+    );
     error.set_status_code(http::StatusCode::BAD_REQUEST);
     error
 }
@@ -269,7 +321,10 @@ pub fn refuse_encryption_with_own_key(asked: bool) -> S3Result<()> {
 }
 
 /// The bytes of a file as a stream; reading happens off the async threads.
-fn chunks(file: std::fs::File, length: u64) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static {
+fn chunks(
+    file: std::fs::File,
+    length: u64,
+) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static {
     futures::stream::try_unfold((file, length), |(mut file, left)| async move {
         if left == 0 {
             return Ok(None);

@@ -43,7 +43,8 @@ impl Declared {
         // A trailer is announced before the body.
         let announced = headers.get_all("x-amz-trailer").iter().filter_map(|value| value.to_str().ok());
         for name in announced.flat_map(|names| names.split(',')) {
-            wanted.extend(name.trim().to_ascii_lowercase().strip_prefix("x-amz-checksum-").map(str::to_owned));
+            wanted
+                .extend(name.trim().to_ascii_lowercase().strip_prefix("x-amz-checksum-").map(str::to_owned));
         }
         wanted.sort();
         wanted.dedup();
@@ -66,7 +67,8 @@ pub async fn receive(
         let mut batch = BytesMut::new();
         loop {
             let chunk = body.next().await.transpose();
-            let chunk = chunk.map_err(|error| s3_error!(IncompleteBody, "the body could not be read: {error}"))?;
+            let chunk =
+                chunk.map_err(|error| s3_error!(IncompleteBody, "the body could not be read: {error}"))?;
             let ended = chunk.is_none();
             if let Some(chunk) = chunk {
                 batch.extend_from_slice(&chunk);
@@ -86,25 +88,37 @@ pub async fn receive(
         }
     }
     if declared.content_length.is_some_and(|length| length >= 0 && length as u64 != incoming.size()) {
-        return Err(s3_error!(IncompleteBody, "You did not provide the number of bytes specified by the Content-Length HTTP header"));
+        return Err(s3_error!(
+            IncompleteBody,
+            "You did not provide the number of bytes specified by the Content-Length HTTP header"
+        ));
     }
     if let Some(expected) = &declared.content_md5 {
-        let decoded = STANDARD.decode(expected).map_err(|_| s3_error!(InvalidDigest, "The Content-MD5 you specified is not valid."))?;
+        let decoded = STANDARD
+            .decode(expected)
+            .map_err(|_| s3_error!(InvalidDigest, "The Content-MD5 you specified is not valid."))?;
         if decoded != incoming.md5() {
-            return Err(s3_error!(BadDigest, "The Content-MD5 you specified did not match what we received."));
+            return Err(s3_error!(
+                BadDigest,
+                "The Content-MD5 you specified did not match what we received."
+            ));
         }
     }
     let computed = by_algorithm(&hasher.finalize());
     let mut expected = declared.checksums;
     if let Some(trailing) = declared.trailing.and_then(|trailing| trailing.take()) {
         for algorithm in ALGORITHMS {
-            let value = trailing.get(format!("x-amz-checksum-{algorithm}")).and_then(|value| value.to_str().ok());
+            let value =
+                trailing.get(format!("x-amz-checksum-{algorithm}")).and_then(|value| value.to_str().ok());
             expected.extend(value.map(|value| (algorithm.to_owned(), value.to_owned())));
         }
     }
     for (algorithm, value) in &expected {
         if computed.get(algorithm) != Some(value) {
-            return Err(s3_error!(BadDigest, "The {algorithm} you specified did not match the calculated checksum."));
+            return Err(s3_error!(
+                BadDigest,
+                "The {algorithm} you specified did not match the calculated checksum."
+            ));
         }
     }
     Ok((incoming, computed))
@@ -119,7 +133,9 @@ fn hasher(algorithms: &[String]) -> S3Result<ChecksumHasher> {
             "crc64nvme" => hasher.crc64nvme = Some(Crc64Nvme::new()),
             "sha1" => hasher.sha1 = Some(Sha1::new()),
             "sha256" => hasher.sha256 = Some(Sha256::new()),
-            other => return Err(s3_error!(InvalidRequest, "The checksum algorithm {other} is not supported.")),
+            other => {
+                return Err(s3_error!(InvalidRequest, "The checksum algorithm {other} is not supported."));
+            }
         }
     }
     Ok(hasher)
@@ -145,6 +161,7 @@ pub fn declared_checksums(values: [Option<String>; 5]) -> BTreeMap<String, Strin
 
 /// Milliseconds since 1970 as S3 writes times: to the second.
 pub fn timestamp(at_ms: i64) -> Timestamp {
-    let at = time::OffsetDateTime::from_unix_timestamp(at_ms.div_euclid(1000)).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let at = time::OffsetDateTime::from_unix_timestamp(at_ms.div_euclid(1000))
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     Timestamp::from(at)
 }

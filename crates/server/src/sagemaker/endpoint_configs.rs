@@ -2,9 +2,9 @@
 
 use api::sagemaker::{
     CreateEndpointConfig, CreateEndpointConfigInput, CreateEndpointConfigOutput, DeleteEndpointConfig,
-    DeleteEndpointConfigInput, DeleteEndpointConfigOutput, DescribeEndpointConfig, DescribeEndpointConfigInput,
-    DescribeEndpointConfigOutput, EndpointConfigSummary, ListEndpointConfigs, ListEndpointConfigsInput,
-    ListEndpointConfigsOutput,
+    DeleteEndpointConfigInput, DeleteEndpointConfigOutput, DescribeEndpointConfig,
+    DescribeEndpointConfigInput, DescribeEndpointConfigOutput, EndpointConfigSummary, ListEndpointConfigs,
+    ListEndpointConfigsInput, ListEndpointConfigsOutput,
 };
 use serde_json::{Value, json};
 
@@ -33,7 +33,10 @@ const HONOURED: &[&str] = &[
     "Tags.**",
 ];
 
-async fn create_endpoint_config(cx: Cx, input: CreateEndpointConfigInput) -> Result<CreateEndpointConfigOutput> {
+async fn create_endpoint_config(
+    cx: Cx,
+    input: CreateEndpointConfigInput,
+) -> Result<CreateEndpointConfigOutput> {
     fields::check(&cx.input, HONOURED)?;
     let mut names: Vec<&str> = Vec::new();
     let none = Vec::new();
@@ -41,7 +44,9 @@ async fn create_endpoint_config(cx: Cx, input: CreateEndpointConfigInput) -> Res
     for variant in variants {
         let name = variant["VariantName"].as_str().unwrap_or_default();
         if names.contains(&name) {
-            return Err(Error::Validation(format!("ProductionVariants: the variant name {name:?} is given twice.")));
+            return Err(Error::Validation(format!(
+                "ProductionVariants: the variant name {name:?} is given twice."
+            )));
         }
         names.push(name);
         let Some(model) = variant["ModelName"].as_str() else {
@@ -51,10 +56,13 @@ async fn create_endpoint_config(cx: Cx, input: CreateEndpointConfigInput) -> Res
         records::find(&cx, MODEL, model).await?;
     }
     if variants.iter().map(weight).sum::<f64>() <= 0.0 {
-        return Err(Error::Validation("ProductionVariants: the sum of InitialVariantWeight must be above 0.".into()));
+        return Err(Error::Validation(
+            "ProductionVariants: the sum of InitialVariantWeight must be above 0.".into(),
+        ));
     }
     let tags = records::tag_pairs(input.tags.as_deref())?;
-    let resource = records::new_resource(&cx, ENDPOINT_CONFIG, &input.endpoint_config_name, "Created", json!({}));
+    let resource =
+        records::new_resource(&cx, ENDPOINT_CONFIG, &input.endpoint_config_name, "Created", json!({}));
     let arn = resource.arn.clone();
     records::insert(&cx, resource, tags, "Cannot create already existing endpoint configuration", false)
         .await
@@ -78,10 +86,13 @@ async fn describe_endpoint_config(
     input: DescribeEndpointConfigInput,
 ) -> Result<DescribeEndpointConfigOutput> {
     let resource = records::find(&cx, ENDPOINT_CONFIG, &input.endpoint_config_name).await?;
-    records::described(&resource, json!({
-        "EndpointConfigArn": resource.arn,
-        "CreationTime": records::seconds(resource.created_at),
-    }))
+    records::described(
+        &resource,
+        json!({
+            "EndpointConfigArn": resource.arn,
+            "CreationTime": records::seconds(resource.created_at),
+        }),
+    )
 }
 
 async fn list_endpoint_configs(cx: Cx, input: ListEndpointConfigsInput) -> Result<ListEndpointConfigsOutput> {
@@ -104,7 +115,10 @@ async fn list_endpoint_configs(cx: Cx, input: ListEndpointConfigsInput) -> Resul
     Ok(ListEndpointConfigsOutput { endpoint_configs: Some(configs.collect()), next_token: page.next_token })
 }
 
-async fn delete_endpoint_config(cx: Cx, input: DeleteEndpointConfigInput) -> Result<DeleteEndpointConfigOutput> {
+async fn delete_endpoint_config(
+    cx: Cx,
+    input: DeleteEndpointConfigInput,
+) -> Result<DeleteEndpointConfigOutput> {
     let resource = records::find(&cx, ENDPOINT_CONFIG, &input.endpoint_config_name).await?;
     records::delete(&cx, resource.key).await?;
     Ok(DeleteEndpointConfigOutput::default())

@@ -3,8 +3,8 @@
 use api::sagemaker::{
     CreateEndpoint, CreateEndpointInput, CreateEndpointOutput, DeleteEndpoint, DeleteEndpointInput,
     DeleteEndpointOutput, DescribeEndpoint, DescribeEndpointInput, DescribeEndpointOutput, EndpointSummary,
-    ListEndpoints, ListEndpointsInput, ListEndpointsOutput, UpdateEndpoint, UpdateEndpointInput, UpdateEndpointOutput,
-    UpdateEndpointWeightsAndCapacities, UpdateEndpointWeightsAndCapacitiesInput,
+    ListEndpoints, ListEndpointsInput, ListEndpointsOutput, UpdateEndpoint, UpdateEndpointInput,
+    UpdateEndpointOutput, UpdateEndpointWeightsAndCapacities, UpdateEndpointWeightsAndCapacitiesInput,
     UpdateEndpointWeightsAndCapacitiesOutput,
 };
 use serde_json::{Value, json};
@@ -41,13 +41,17 @@ async fn create_endpoint(cx: Cx, input: CreateEndpointInput) -> Result<CreateEnd
         records::new_resource(&cx, ENDPOINT, &input.endpoint_name, "Creating", record.to_document());
     let arn = resource.arn.clone();
     let key = resource.key.clone();
-    records::insert(&cx, resource, tags, "Cannot create already existing endpoint", false).await.map_err(|error| {
-        match error {
-            // The service says ValidationException here.
-            Error::Exists { .. } => Error::Validation(format!("Cannot create already existing endpoint \"{arn}\".")),
-            other => other,
-        }
-    })?;
+    records::insert(&cx, resource, tags, "Cannot create already existing endpoint", false).await.map_err(
+        |error| {
+            match error {
+                // The service says ValidationException here.
+                Error::Exists { .. } => {
+                    Error::Validation(format!("Cannot create already existing endpoint \"{arn}\"."))
+                }
+                other => other,
+            }
+        },
+    )?;
     cx.state.endpoints.apply(&key, &record)?;
     Ok(CreateEndpointOutput { endpoint_arn: Some(arn) })
 }
@@ -82,30 +86,37 @@ async fn describe_endpoint(cx: Cx, input: DescribeEndpointInput) -> Result<Descr
     let resource = records::find(&cx, ENDPOINT, &input.endpoint_name).await?;
     let record = EndpointRecord::read(&resource.document)?;
     let live = cx.state.endpoints.variants(&resource.key);
-    let variants: Vec<Value> = record.variants.iter().map(|variant| {
-        let now = live.iter().find(|live| live.name == variant.name);
-        json!({
-            "VariantName": variant.name,
-            "DeployedImages": [{
-                "SpecifiedImage": variant.image,
-                "ResolvedImage": variant.image,
-                "ResolutionTime": records::seconds(resource.created_at),
-            }],
-            "CurrentWeight": now.map_or(0.0, |now| now.weight),
-            "DesiredWeight": variant.weight,
-            "CurrentInstanceCount": now.map_or(0, |now| now.healthy_replicas),
-            "DesiredInstanceCount": variant.replicas,
+    let variants: Vec<Value> = record
+        .variants
+        .iter()
+        .map(|variant| {
+            let now = live.iter().find(|live| live.name == variant.name);
+            json!({
+                "VariantName": variant.name,
+                "DeployedImages": [{
+                    "SpecifiedImage": variant.image,
+                    "ResolvedImage": variant.image,
+                    "ResolutionTime": records::seconds(resource.created_at),
+                }],
+                "CurrentWeight": now.map_or(0.0, |now| now.weight),
+                "DesiredWeight": variant.weight,
+                "CurrentInstanceCount": now.map_or(0, |now| now.healthy_replicas),
+                "DesiredInstanceCount": variant.replicas,
+            })
         })
-    }).collect();
-    records::described(&resource, json!({
-        "EndpointArn": resource.arn,
-        "EndpointConfigName": record.config,
-        "ProductionVariants": variants,
-        "EndpointStatus": resource.status,
-        "FailureReason": record.failure_reason,
-        "CreationTime": records::seconds(resource.created_at),
-        "LastModifiedTime": records::seconds(resource.modified_at),
-    }))
+        .collect();
+    records::described(
+        &resource,
+        json!({
+            "EndpointArn": resource.arn,
+            "EndpointConfigName": record.config,
+            "ProductionVariants": variants,
+            "EndpointStatus": resource.status,
+            "FailureReason": record.failure_reason,
+            "CreationTime": records::seconds(resource.created_at),
+            "LastModifiedTime": records::seconds(resource.modified_at),
+        }),
+    )
 }
 
 async fn list_endpoints(cx: Cx, input: ListEndpointsInput) -> Result<ListEndpointsOutput> {
@@ -156,19 +167,25 @@ async fn update_endpoint_weights_and_capacities(
     cx: Cx,
     input: UpdateEndpointWeightsAndCapacitiesInput,
 ) -> Result<UpdateEndpointWeightsAndCapacitiesOutput> {
-    fields::check(&cx.input, &[
-        "EndpointName",
-        "DesiredWeightsAndCapacities.VariantName",
-        "DesiredWeightsAndCapacities.DesiredWeight",
-        "DesiredWeightsAndCapacities.DesiredInstanceCount",
-    ])?;
+    fields::check(
+        &cx.input,
+        &[
+            "EndpointName",
+            "DesiredWeightsAndCapacities.VariantName",
+            "DesiredWeightsAndCapacities.DesiredWeight",
+            "DesiredWeightsAndCapacities.DesiredInstanceCount",
+        ],
+    )?;
     let resource = records::find(&cx, ENDPOINT, &input.endpoint_name).await?;
     let record = change(&cx, &resource, move |record| {
         for wanted in &input.desired_weights_and_capacities {
             let name = &wanted.variant_name;
-            let variant = record.variants.iter_mut().find(|variant| variant.name == *name).ok_or_else(|| {
-                store::Error::Invalid(format!("DesiredWeightsAndCapacities: the endpoint has no variant {name:?}."))
-            })?;
+            let variant =
+                record.variants.iter_mut().find(|variant| variant.name == *name).ok_or_else(|| {
+                    store::Error::Invalid(format!(
+                        "DesiredWeightsAndCapacities: the endpoint has no variant {name:?}."
+                    ))
+                })?;
             if let Some(weight) = wanted.desired_weight {
                 variant.weight = f64::from(weight);
             }
@@ -177,7 +194,9 @@ async fn update_endpoint_weights_and_capacities(
             }
         }
         if record.variants.iter().map(|variant| variant.weight).sum::<f64>() <= 0.0 {
-            return Err(store::Error::Invalid("DesiredWeight: the sum of all weights must be above 0.".into()));
+            return Err(store::Error::Invalid(
+                "DesiredWeight: the sum of all weights must be above 0.".into(),
+            ));
         }
         Ok(())
     })

@@ -1,8 +1,9 @@
 //! Models: what an endpoint serves.
 
 use api::sagemaker::{
-    CreateModel, CreateModelInput, CreateModelOutput, DeleteModel, DeleteModelInput, DeleteModelOutput, DescribeModel,
-    DescribeModelInput, DescribeModelOutput, ListModels, ListModelsInput, ListModelsOutput, ModelSummary,
+    CreateModel, CreateModelInput, CreateModelOutput, DeleteModel, DeleteModelInput, DeleteModelOutput,
+    DescribeModel, DescribeModelInput, DescribeModelOutput, ListModels, ListModelsInput, ListModelsOutput,
+    ModelSummary,
 };
 use serde_json::{Value, json};
 
@@ -44,7 +45,9 @@ pub fn container(spec: &Value) -> &Value {
 
 /// URI of the model's archive: `ModelDataUrl`, or a compressed S3 object.
 pub fn model_data(container: &Value) -> Option<&str> {
-    container["ModelDataUrl"].as_str().or_else(|| container["ModelDataSource"]["S3DataSource"]["S3Uri"].as_str())
+    container["ModelDataUrl"]
+        .as_str()
+        .or_else(|| container["ModelDataSource"]["S3DataSource"]["S3Uri"].as_str())
 }
 
 async fn create_model(cx: Cx, input: CreateModelInput) -> Result<CreateModelOutput> {
@@ -53,13 +56,17 @@ async fn create_model(cx: Cx, input: CreateModelInput) -> Result<CreateModelOutp
     let tags = records::tag_pairs(input.tags.as_deref())?;
     let resource = records::new_resource(&cx, MODEL, &input.model_name, "Created", json!({}));
     let arn = resource.arn.clone();
-    records::insert(&cx, resource, tags, "Cannot create already existing model", false).await.map_err(|error| {
-        match error {
-            // The service says ValidationException for a taken model name.
-            Error::Exists { .. } => Error::Validation(format!("Cannot create already existing model \"{arn}\".")),
-            other => other,
-        }
-    })?;
+    records::insert(&cx, resource, tags, "Cannot create already existing model", false).await.map_err(
+        |error| {
+            match error {
+                // The service says ValidationException for a taken model name.
+                Error::Exists { .. } => {
+                    Error::Validation(format!("Cannot create already existing model \"{arn}\"."))
+                }
+                other => other,
+            }
+        },
+    )?;
     Ok(CreateModelOutput { model_arn: Some(arn) })
 }
 
@@ -104,10 +111,13 @@ fn check(raw: &Value) -> Result<()> {
 
 async fn describe_model(cx: Cx, input: DescribeModelInput) -> Result<DescribeModelOutput> {
     let resource = records::find(&cx, MODEL, &input.model_name).await?;
-    records::described(&resource, json!({
-        "ModelArn": resource.arn,
-        "CreationTime": records::seconds(resource.created_at),
-    }))
+    records::described(
+        &resource,
+        json!({
+            "ModelArn": resource.arn,
+            "CreationTime": records::seconds(resource.created_at),
+        }),
+    )
 }
 
 async fn list_models(cx: Cx, input: ListModelsInput) -> Result<ListModelsOutput> {

@@ -56,7 +56,13 @@ pub fn tag_pairs(tags: Option<&[api::sagemaker::Tag]>) -> Result<Vec<(String, St
 ///
 /// # Errors
 /// [`Error::Exists`] with `taken` when the name is in use.
-pub async fn insert(cx: &Cx, resource: Resource, tags: Vec<(String, String)>, taken: &str, queued: bool) -> Result<()> {
+pub async fn insert(
+    cx: &Cx,
+    resource: Resource,
+    tags: Vec<(String, String)>,
+    taken: &str,
+    queued: bool,
+) -> Result<()> {
     let arn = resource.arn.clone();
     let stored = cx.state.database.write(move |session| {
         session.insert_resource(&resource)?;

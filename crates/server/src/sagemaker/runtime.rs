@@ -30,7 +30,8 @@ const REFUSED_HEADERS: &[(&str, &str)] = &[
 async fn invoke_endpoint(cx: Cx, request: RawRequest) -> Result<Response<Body>> {
     let (name, request) = taken(&cx, request)?;
     let key = super::record_key(&cx, ENDPOINT, &name);
-    let answered = cx.state.endpoints.invoke(&key, request).await.map_err(|error| refused(&cx, &name, error))?;
+    let answered =
+        cx.state.endpoints.invoke(&key, request).await.map_err(|error| refused(&cx, &name, error))?;
     let mut response = Response::new(wire::full(answered.body));
     answer_headers(response.headers_mut(), &answered.answer, "content-type")?;
     Ok(response)
@@ -39,11 +40,13 @@ async fn invoke_endpoint(cx: Cx, request: RawRequest) -> Result<Response<Body>> 
 async fn invoke_endpoint_with_response_stream(cx: Cx, request: RawRequest) -> Result<Response<Body>> {
     let (name, request) = taken(&cx, request)?;
     let key = super::record_key(&cx, ENDPOINT, &name);
-    let stream = cx.state.endpoints.invoke_stream(&key, request).await.map_err(|error| refused(&cx, &name, error))?;
+    let stream =
+        cx.state.endpoints.invoke_stream(&key, request).await.map_err(|error| refused(&cx, &name, error))?;
     let mut headers = HeaderMap::new();
     answer_headers(&mut headers, &stream.answer, "x-amzn-sagemaker-content-type")?;
     headers.insert("content-type", HeaderValue::from_static("application/vnd.amazon.eventstream"));
-    let frames = futures::stream::unfold(Some(stream), next_frame).map(|frame| Ok::<_, wire::BoxError>(Frame::data(frame)));
+    let frames = futures::stream::unfold(Some(stream), next_frame)
+        .map(|frame| Ok::<_, wire::BoxError>(Frame::data(frame)));
     let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
     *response.headers_mut() = headers;
     Ok(response)
@@ -54,7 +57,9 @@ async fn next_frame(stream: Option<InvokeStream>) -> Option<(Bytes, Option<Invok
     let mut stream = stream?;
     match stream.next_chunk().await? {
         Ok(chunk) => Some((event_stream::payload_part(&chunk), Some(stream))),
-        Err(error) => Some((event_stream::model_stream_error(stream_error_code(&error), &error.to_string()), None)),
+        Err(error) => {
+            Some((event_stream::model_stream_error(stream_error_code(&error), &error.to_string()), None))
+        }
     }
 }
 
@@ -74,7 +79,8 @@ fn taken(cx: &Cx, request: RawRequest) -> Result<(String, InvokeRequest)> {
         }
     }
     let name = request.labels.get("EndpointName").cloned().unwrap_or_default();
-    let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let header =
+        |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let invocation = InvokeRequest {
         target_variant: header("x-amzn-sagemaker-target-variant"),
         content_type: header("content-type"),
@@ -120,9 +126,9 @@ fn refused(cx: &Cx, name: &str, error: InvokeError) -> Error {
         InvokeError::NoSuchEndpoint { .. } => {
             Error::Validation(format!("Endpoint {name} of account {account} not found."))
         }
-        InvokeError::NoSuchVariant { variant } => {
-            Error::Validation(format!("Variant {variant} was not found in endpoint {name} of account {account}."))
-        }
+        InvokeError::NoSuchVariant { variant } => Error::Validation(format!(
+            "Variant {variant} was not found in endpoint {name} of account {account}."
+        )),
         InvokeError::NotInService { reason } => {
             Error::Validation(format!("Endpoint {name} of account {account} is not in service: {reason}"))
         }

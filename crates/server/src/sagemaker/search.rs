@@ -30,7 +30,8 @@ async fn search(cx: Cx, input: SearchInput) -> Result<SearchOutput> {
     }
     let expression = &cx.input["SearchExpression"];
     let mut matching = Vec::new();
-    let mut query = ListQuery { sort_by: SortBy::CreatedAt, descending: true, limit: BATCH, ..Default::default() };
+    let mut query =
+        ListQuery { sort_by: SortBy::CreatedAt, descending: true, limit: BATCH, ..Default::default() };
     loop {
         let (account, region, asked) = (cx.caller.account.clone(), cx.caller.region.clone(), query.clone());
         let page = cx.state.database.read(move |session| {
@@ -50,7 +51,8 @@ async fn search(cx: Cx, input: SearchInput) -> Result<SearchOutput> {
                 (&mut shown, training_jobs::description(&resource, &record))
             {
                 shown.extend(more.into_iter().filter(|(_, value)| !value.is_null()));
-                let tags: Vec<Value> = tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect();
+                let tags: Vec<Value> =
+                    tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect();
                 shown.insert("Tags".into(), tags.into());
             }
             if expression.is_null() || holds(expression, &shown)? {
@@ -74,8 +76,11 @@ async fn search(cx: Cx, input: SearchInput) -> Result<SearchOutput> {
     let total = matching.len();
     let page: Vec<Value> =
         matching.into_iter().skip(start).take(rows).map(|job| json!({"TrainingJob": job})).collect();
-    let results: Vec<SearchRecord> =
-        page.into_iter().map(serde_json::from_value).collect::<std::result::Result<_, _>>().map_err(Error::internal)?;
+    let results: Vec<SearchRecord> = page
+        .into_iter()
+        .map(serde_json::from_value)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(Error::internal)?;
     let end = start + results.len();
     Ok(SearchOutput {
         results: Some(results),
@@ -88,7 +93,10 @@ fn sort(rows: &mut [Value], input: &Value) {
     let column = input["SortBy"].as_str().unwrap_or("LastModifiedTime");
     rows.sort_by(|left, right| {
         let (left, right) = (property(left, column), property(right, column));
-        match (left.as_ref().and_then(|value| value.as_f64()), right.as_ref().and_then(|value| value.as_f64())) {
+        match (
+            left.as_ref().and_then(|value| value.as_f64()),
+            right.as_ref().and_then(|value| value.as_f64()),
+        ) {
             (Some(left), Some(right)) => left.total_cmp(&right),
             _ => left.map(text).cmp(&right.map(text)),
         }
@@ -146,7 +154,8 @@ fn filter_holds(filter: &Value, row: &Value) -> Result<bool> {
     let operator = filter["Operator"].as_str().unwrap_or("Equals");
     let wanted = filter["Value"].as_str();
     let found = property(row, name);
-    let need = || wanted.ok_or_else(|| Error::Validation(format!("Filter {name}: {operator} needs a Value.")));
+    let need =
+        || wanted.ok_or_else(|| Error::Validation(format!("Filter {name}: {operator} needs a Value.")));
     Ok(match operator {
         "Exists" => found.is_some(),
         "NotExists" => found.is_none(),
@@ -162,7 +171,9 @@ fn filter_holds(filter: &Value, row: &Value) -> Result<bool> {
         }
         "GreaterThan" | "GreaterThanOrEqualTo" | "LessThan" | "LessThanOrEqualTo" => {
             let wanted = number(need()?).ok_or_else(|| {
-                Error::Validation(format!("Filter {name}: the Value of {operator} must be a number or a time."))
+                Error::Validation(format!(
+                    "Filter {name}: the Value of {operator} must be a number or a time."
+                ))
             })?;
             let Some(found) = found.as_ref().and_then(|value| match value {
                 Value::String(text) => number(text),
@@ -211,7 +222,10 @@ fn property(row: &Value, path: &str) -> Option<Value> {
     }
     if let Some(name) = path.strip_prefix("Metrics.") {
         let metrics = row["FinalMetricDataList"].as_array()?;
-        return metrics.iter().find(|metric| metric["MetricName"] == name).map(|metric| metric["Value"].clone());
+        return metrics
+            .iter()
+            .find(|metric| metric["MetricName"] == name)
+            .map(|metric| metric["Value"].clone());
     }
     if let Some(name) = path.strip_prefix("HyperParameters.") {
         return row["HyperParameters"].get(name).cloned();
@@ -262,9 +276,13 @@ mod tests {
         let no = json!({"Name": "FailureReason", "Operator": "Exists"});
         assert!(!matches(json!({"Filters": [yes, no]})));
         assert!(matches(json!({"Filters": [yes, no], "Operator": "Or"})));
-        assert!(matches(json!({"SubExpressions": [{"Filters": [no], "SubExpressions": [{"Filters": [yes]}], "Operator": "Or"}]})));
-        let nested = |value: &str| json!({"NestedFilters": [{"NestedPropertyName": "InputDataConfig", "Filters": [
-            {"Name": "InputDataConfig.DataSource.S3DataSource.S3Uri", "Operator": "Equals", "Value": value}]}]});
+        assert!(matches(
+            json!({"SubExpressions": [{"Filters": [no], "SubExpressions": [{"Filters": [yes]}], "Operator": "Or"}]})
+        ));
+        let nested = |value: &str| {
+            json!({"NestedFilters": [{"NestedPropertyName": "InputDataConfig", "Filters": [
+            {"Name": "InputDataConfig.DataSource.S3DataSource.S3Uri", "Operator": "Equals", "Value": value}]}]})
+        };
         assert!(matches(nested("s3://b/x")));
         assert!(!matches(nested("s3://b/y")));
     }

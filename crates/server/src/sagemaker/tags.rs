@@ -1,8 +1,8 @@
 //! Tags of any SageMaker resource, by ARN.
 
 use api::sagemaker::{
-    AddTags, AddTagsInput, AddTagsOutput, DeleteTags, DeleteTagsInput, DeleteTagsOutput, ListTags, ListTagsInput,
-    ListTagsOutput, Tag,
+    AddTags, AddTagsInput, AddTagsOutput, DeleteTags, DeleteTagsInput, DeleteTagsOutput, ListTags,
+    ListTagsInput, ListTagsOutput, Tag,
 };
 
 use super::records::tag_pairs;

@@ -1,10 +1,10 @@
 //! Training jobs: create, describe, list, stop, delete. What they do while they run is in `crate::training`.
 
 use api::sagemaker::{
-    CreateTrainingJob, CreateTrainingJobInput, CreateTrainingJobOutput, DeleteTrainingJob, DeleteTrainingJobInput,
-    DeleteTrainingJobOutput, DescribeTrainingJob, DescribeTrainingJobInput, DescribeTrainingJobOutput,
-    ListTrainingJobs, ListTrainingJobsInput, ListTrainingJobsOutput, StopTrainingJob, StopTrainingJobInput,
-    StopTrainingJobOutput, TrainingJobSummary,
+    CreateTrainingJob, CreateTrainingJobInput, CreateTrainingJobOutput, DeleteTrainingJob,
+    DeleteTrainingJobInput, DeleteTrainingJobOutput, DescribeTrainingJob, DescribeTrainingJobInput,
+    DescribeTrainingJobOutput, ListTrainingJobs, ListTrainingJobsInput, ListTrainingJobsOutput,
+    StopTrainingJob, StopTrainingJobInput, StopTrainingJobOutput, TrainingJobSummary,
 };
 use serde_json::{Value, json};
 use store::resources::Resource;
@@ -107,7 +107,9 @@ fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
         only(channel, "InputDataConfig.", HONOURED_CHANNEL_VALUES)?;
         let name = channel["ChannelName"].as_str().unwrap_or_default();
         if names.contains(&name) {
-            return Err(Error::Validation(format!("InputDataConfig: the channel name {name:?} is given twice.")));
+            return Err(Error::Validation(format!(
+                "InputDataConfig: the channel name {name:?} is given twice."
+            )));
         }
         names.push(name);
         if channel.pointer("/DataSource/S3DataSource").is_none() {
@@ -122,7 +124,9 @@ fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
     }
     let resources = &raw["ResourceConfig"];
     if resources["InstanceType"].is_null() || resources["InstanceCount"].is_null() {
-        return Err(Error::Validation("ResourceConfig.InstanceType and ResourceConfig.InstanceCount must be given.".into()));
+        return Err(Error::Validation(
+            "ResourceConfig.InstanceType and ResourceConfig.InstanceCount must be given.".into(),
+        ));
     }
     if resources["InstanceCount"] != 1 {
         return Err(Error::field("ResourceConfig.InstanceCount above 1"));
@@ -132,7 +136,9 @@ fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
     }
     let output = &input.output_data_config.s3_output_path;
     if crate::training::bucket_and_key(output).is_none() {
-        return Err(Error::Validation(format!("OutputDataConfig.S3OutputPath: {output:?} is not an S3 URI.")));
+        return Err(Error::Validation(format!(
+            "OutputDataConfig.S3OutputPath: {output:?} is not an S3 URI."
+        )));
     }
     if let Some(definitions) = specification["MetricDefinitions"].as_array() {
         for definition in definitions {
@@ -158,17 +164,21 @@ pub fn description(resource: &Resource, record: &TrainingRecord) -> Value {
         (Some(started), Some(ended)) => Some(((ended - started).max(0) + 999) / 1000),
         _ => None,
     };
-    let transitions: Vec<Value> = record.transitions.iter().map(|transition| {
-        let mut shown = json!({
-            "Status": transition.status,
-            "StartTime": records::seconds(transition.started_at),
-            "StatusMessage": transition.message,
-        });
-        if let Some(ended) = transition.ended_at {
-            shown["EndTime"] = json!(records::seconds(ended));
-        }
-        shown
-    }).collect();
+    let transitions: Vec<Value> = record
+        .transitions
+        .iter()
+        .map(|transition| {
+            let mut shown = json!({
+                "Status": transition.status,
+                "StartTime": records::seconds(transition.started_at),
+                "StatusMessage": transition.message,
+            });
+            if let Some(ended) = transition.ended_at {
+                shown["EndTime"] = json!(records::seconds(ended));
+            }
+            shown
+        })
+        .collect();
     let metrics: Vec<Value> = record.final_metrics.iter().map(|metric| {
         json!({"MetricName": metric.name, "Value": metric.value, "Timestamp": records::seconds(metric.at)})
     }).collect();
@@ -226,30 +236,28 @@ async fn stop_training_job(cx: Cx, input: StopTrainingJobInput) -> Result<StopTr
     let resource = records::find(&cx, TRAINING_JOB, &input.training_job_name).await?;
     let (key, now_ms) = (resource.key.clone(), cx.state.clock.now_ms());
     let stopped = cx.state.database.write(move |session| {
-        session.update_resource(&key, now_ms, |resource| {
-            match resource.status.as_str() {
-                "InProgress" => {
-                    let mut record = TrainingRecord::read(&resource.document)?;
-                    record.enter("Stopping", "Stopping the training job", now_ms);
-                    resource.document = record.to_document();
-                    resource.status = "Stopping".into();
-                    Ok(())
-                }
-                "Stopping" => Ok(()),
-                status => Err(store::Error::WrongStatus {
-                    kind: TRAINING_JOB.into(),
-                    name: resource.key.name.clone(),
-                    status: status.into(),
-                }),
+        session.update_resource(&key, now_ms, |resource| match resource.status.as_str() {
+            "InProgress" => {
+                let mut record = TrainingRecord::read(&resource.document)?;
+                record.enter("Stopping", "Stopping the training job", now_ms);
+                resource.document = record.to_document();
+                resource.status = "Stopping".into();
+                Ok(())
             }
+            "Stopping" => Ok(()),
+            status => Err(store::Error::WrongStatus {
+                kind: TRAINING_JOB.into(),
+                name: resource.key.name.clone(),
+                status: status.into(),
+            }),
         })?;
         session.append_event(&key, "StopRequested", &Value::Null, now_ms)?;
         session.want_stop(&key)
     });
     stopped.await.map_err(|error| match error {
-        store::Error::WrongStatus { status, .. } => {
-            Error::Validation(format!("The request was rejected because the training job is in status {status}."))
-        }
+        store::Error::WrongStatus { status, .. } => Error::Validation(format!(
+            "The request was rejected because the training job is in status {status}."
+        )),
         other => other.into(),
     })?;
     cx.state.training.stop(&resource.key);

@@ -20,26 +20,37 @@ pub async fn card(attempt: &Attempt<'_>, id: &str, report: &ExitReport) -> Failu
     let mut card = match &report.exit {
         Exit::Code(code) => {
             let command = prepare::shown_command(attempt);
-            let reason = contract::failure_reason(*code, written.as_deref(), traceback.as_ref(), &tail, &command);
+            let reason =
+                contract::failure_reason(*code, written.as_deref(), traceback.as_ref(), &tail, &command);
             FailureCard { exit_code: Some(*code), ..FailureCard::new("exit", reason) }
         }
         Exit::Signal(number) => {
             let name = signal_name(*number);
             let hint = match *number {
-                9 => " Something outside the program ended it; running out of memory is the most common cause.",
+                9 => {
+                    " Something outside the program ended it; running out of memory is the most common cause."
+                }
                 11 => " The program crashed in native code.",
                 _ => "",
             };
-            let reason = format!("AlgorithmError: the program was ended by signal {name} (exit code {}).{hint}", 128 + number);
+            let reason = format!(
+                "AlgorithmError: the program was ended by signal {name} (exit code {}).{hint}",
+                128 + number
+            );
             let reason = match written {
                 Some(text) => format!("{reason} It wrote: {text}"),
                 None => reason,
             };
-            FailureCard { signal: Some(name), exit_code: Some(128 + number), ..FailureCard::new("signal", reason) }
+            FailureCard {
+                signal: Some(name),
+                exit_code: Some(128 + number),
+                ..FailureCard::new("signal", reason)
+            }
         }
-        Exit::LaunchFailed(text) => {
-            FailureCard::new("launch", format!("InternalServerError: the program could not be started: {text}"))
-        }
+        Exit::LaunchFailed(text) => FailureCard::new(
+            "launch",
+            format!("InternalServerError: the program could not be started: {text}"),
+        ),
         Exit::SupervisorLost => FailureCard::new(
             "supervisor",
             "InternalServerError: the supervisor of the job was killed, and the job with it; its outcome is not known. Please retry.",
@@ -55,8 +66,20 @@ pub async fn card(attempt: &Attempt<'_>, id: &str, report: &ExitReport) -> Failu
 /// `SIGKILL` and the like.
 fn signal_name(number: i32) -> String {
     let known = [
-        (1, "SIGHUP"), (2, "SIGINT"), (3, "SIGQUIT"), (4, "SIGILL"), (6, "SIGABRT"), (7, "SIGBUS"), (8, "SIGFPE"),
-        (9, "SIGKILL"), (11, "SIGSEGV"), (13, "SIGPIPE"), (14, "SIGALRM"), (15, "SIGTERM"), (24, "SIGXCPU"), (25, "SIGXFSZ"),
+        (1, "SIGHUP"),
+        (2, "SIGINT"),
+        (3, "SIGQUIT"),
+        (4, "SIGILL"),
+        (6, "SIGABRT"),
+        (7, "SIGBUS"),
+        (8, "SIGFPE"),
+        (9, "SIGKILL"),
+        (11, "SIGSEGV"),
+        (13, "SIGPIPE"),
+        (14, "SIGALRM"),
+        (15, "SIGTERM"),
+        (24, "SIGXCPU"),
+        (25, "SIGXFSZ"),
         (31, "SIGSYS"),
     ];
     let name = known.iter().find(|(known, _)| *known == number);

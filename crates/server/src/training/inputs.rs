@@ -24,8 +24,8 @@ pub async fn download_prefix(
     uri: &str,
     directory: &Path,
 ) -> Result<(u64, u64), String> {
-    let (bucket, prefix) =
-        split_uri(uri).ok_or_else(|| format!("ClientError: {uri:?} is not an S3 URI such as s3://bucket/prefix."))?;
+    let (bucket, prefix) = split_uri(uri)
+        .ok_or_else(|| format!("ClientError: {uri:?} is not an S3 URI such as s3://bucket/prefix."))?;
     let mut after: Option<Vec<u8>> = None;
     let (mut count, mut bytes) = (0, 0);
     loop {
@@ -41,13 +41,16 @@ pub async fn download_prefix(
             let relative = relative_path(&object.key, prefix)?;
             let target = directory.join(relative);
             let opened = objects.open_object(account, bucket, &object.key).await;
-            let mut source =
-                opened.map_err(|error| format!("ClientError: s3://{bucket}/{} cannot be read: {error}.", object.key))?;
+            let mut source = opened.map_err(|error| {
+                format!("ClientError: s3://{bucket}/{} cannot be read: {error}.", object.key)
+            })?;
             let key = object.key.clone();
             bytes += tokio::task::spawn_blocking(move || copy(&mut source, &target))
                 .await
                 .map_err(|error| error.to_string())?
-                .map_err(|error| format!("InternalServerError: {key:?} could not be copied to the channel: {error}."))?;
+                .map_err(|error| {
+                    format!("InternalServerError: {key:?} could not be copied to the channel: {error}.")
+                })?;
             count += 1;
         }
         match page.last() {

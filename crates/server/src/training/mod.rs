@@ -1,8 +1,8 @@
 //! Training jobs at work: claimed from the queue, driven from `Starting` to an end, taken up again after a restart.
 
 mod attempt;
-mod inputs;
 mod failure;
+mod inputs;
 mod outputs;
 mod prepare;
 pub mod record;

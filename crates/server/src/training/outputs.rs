@@ -54,7 +54,8 @@ async fn put_archive(attempt: &Attempt<'_>, id: &str, directory: &Path, uri: &st
         attempt.log(&stream).line(&format!("modelyard: {warning}")).await;
     }
     let account = &attempt.work.key.account;
-    let put = attempt.app.objects.put_from_path(account, bucket, key, &archive, Some("application/gzip")).await;
+    let put =
+        attempt.app.objects.put_from_path(account, bucket, key, &archive, Some("application/gzip")).await;
     put.map(|_| ()).map_err(|error| failed(&error))
 }
 
@@ -81,7 +82,11 @@ pub async fn final_metrics(attempt: &Attempt<'_>) -> Vec<FinalMetric> {
     if let Err(error) = fed {
         tracing::error!(job = attempt.work.key.name, error, "the log could not be read for metrics");
     }
-    scraper.final_values().into_iter().map(|metric| FinalMetric { name: metric.0, value: metric.1, at: metric.2 }).collect()
+    scraper
+        .final_values()
+        .into_iter()
+        .map(|metric| FinalMetric { name: metric.0, value: metric.1, at: metric.2 })
+        .collect()
 }
 
 impl Attempt<'_> {

@@ -126,7 +126,8 @@ fn contract(attempt: &Attempt<'_>) -> TrainingContract {
     let request = &attempt.request;
     let key = &attempt.work.key;
     let specification = request.algorithm_specification.as_ref();
-    let input_mode = specification.map_or_else(|| "File".to_owned(), |one| one.training_input_mode.to_string());
+    let input_mode =
+        specification.map_or_else(|| "File".to_owned(), |one| one.training_input_mode.to_string());
     let channels = request.input_data_config.iter().flatten().map(|channel| Channel {
         name: channel.channel_name.clone(),
         content_type: channel.content_type.clone(),
@@ -137,7 +138,10 @@ fn contract(attempt: &Attempt<'_>) -> TrainingContract {
             .as_ref()
             .and_then(|source| source.s3_data_distribution_type.as_ref())
             .map_or_else(|| "FullyReplicated".to_owned(), ToString::to_string),
-        record_wrapper: channel.record_wrapper_type.as_ref().map_or_else(|| "None".to_owned(), ToString::to_string),
+        record_wrapper: channel
+            .record_wrapper_type
+            .as_ref()
+            .map_or_else(|| "None".to_owned(), ToString::to_string),
     });
     let mut configurations = std::collections::BTreeMap::new();
     if let Some(hook) = &request.debug_hook_config {
@@ -179,10 +183,13 @@ async fn prepare(
     let fail = |cause: &str, text: String| Ok(Err(Box::new(FailureCard::new(cause, text))));
 
     let specification = attempt.request.algorithm_specification.as_ref();
-    let image = specification.and_then(|specification| specification.training_image.clone()).unwrap_or_default();
+    let image =
+        specification.and_then(|specification| specification.training_image.clone()).unwrap_or_default();
     let profile = match app.catalogue.resolve(&image) {
         Ok(profile) => profile,
-        Err(error) => return fail("request", format!("ClientError: Cannot pull algorithm container. {error}")),
+        Err(error) => {
+            return fail("request", format!("ClientError: Cannot pull algorithm container. {error}"));
+        }
     };
     if attempt.request.profiler_rule_configurations.as_ref().is_some_and(|rules| !rules.is_empty()) {
         log.line("modelyard: ProfilerRuleConfigurations are recorded; their rules are not evaluated").await;
@@ -198,7 +205,8 @@ async fn prepare(
     for channel in attempt.request.input_data_config.iter().flatten() {
         let Some(source) = &channel.data_source.s3_data_source else { continue };
         let target = opt_ml.join("input/data").join(&channel.channel_name);
-        if let Err(text) = inputs::download_prefix(&app.objects, &key.account, &source.s3_uri, &target).await {
+        if let Err(text) = inputs::download_prefix(&app.objects, &key.account, &source.s3_uri, &target).await
+        {
             return fail("input", text);
         }
     }
@@ -212,11 +220,12 @@ async fn prepare(
         Ok(environment) => environment,
         Err(text) => return fail("environment", text),
     };
-    let prepared = match contract.prepare(&opt_ml, &profile, &environment) {
+    let prepared = match contract.prepare(&opt_ml, &environment) {
         Ok(prepared) => prepared,
         Err(error) => return fail("request", format!("ClientError: {error}")),
     };
-    let identity = JobIdentity { account: &key.account, region: &key.region, role_arn: Some(&attempt.request.role_arn) };
+    let identity =
+        JobIdentity { account: &key.account, region: &key.region, role_arn: Some(&attempt.request.role_arn) };
     let limit_seconds = time_limit_seconds(attempt);
     let lifetime_seconds = limit_seconds as i64 + CREDENTIALS_MARGIN_SECONDS;
     let mut variables = workloads::connection_environment(app, &identity, lifetime_seconds);
@@ -237,7 +246,11 @@ async fn prepare(
         log_path,
         time_limit_seconds: Some(limit_seconds),
         stop_grace_seconds: STOP_GRACE_SECONDS,
-        network: if attempt.request.enable_network_isolation == Some(true) { Network::None } else { Network::Host },
+        network: if attempt.request.enable_network_isolation == Some(true) {
+            Network::None
+        } else {
+            Network::Host
+        },
         user: JobUser::Unprivileged,
         confinement: workloads::confinement(&app.config),
         hostname: HOST.into(),
@@ -247,7 +260,9 @@ async fn prepare(
 fn time_limit_seconds(attempt: &Attempt<'_>) -> u64 {
     let condition = attempt.request.stopping_condition.as_ref();
     // CreateTrainingJob requires it; a day is the service's default.
-    condition.and_then(|condition| condition.max_runtime_in_seconds).map_or(86_400, |seconds| seconds.max(1) as u64)
+    condition
+        .and_then(|condition| condition.max_runtime_in_seconds)
+        .map_or(86_400, |seconds| seconds.max(1) as u64)
 }
 
 async fn build(app: &App, profile: &ImageProfile, code: &Path, log: &JobLog) -> Result<Environment, String> {

@@ -31,7 +31,8 @@ async fn accounts_with_the_same_names_see_only_their_own() {
     let app = TestApp::new().await;
     let other = app.other_account("210987654321").await;
     app.ok("SageMaker.CreateTrainingJob", training_job("same")).await;
-    let (_, message) = app.refused_as("SageMaker.DescribeTrainingJob", json!({"TrainingJobName": "same"}), &other).await;
+    let (_, message) =
+        app.refused_as("SageMaker.DescribeTrainingJob", json!({"TrainingJobName": "same"}), &other).await;
     assert_eq!(message, "Requested resource not found.");
     let listed = app.call_as("SageMaker.ListTrainingJobs", json!({}), &other).await.json();
     assert_eq!(listed["TrainingJobSummaries"], json!([]));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use runner::executor::{ProcessExecutor, Settings};
+use runner::executor::{ExecutorSettings, ProcessExecutor};
 use serde_json::{Value, json};
 use server::app::{Parts, Router};
 use server::config::Config;
@@ -74,7 +74,10 @@ impl TestApp {
             region: "us-east-1".into(),
             account: "123456789012".into(),
             tls: None,
-            images: vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/light-images.toml"))],
+            images: vec![PathBuf::from(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../../tests/clients/light-images.toml"
+            ))],
             parallel_jobs: 2,
             require_sandbox: true,
             job_user_id: 64_000,
@@ -83,7 +86,9 @@ impl TestApp {
         };
         let clock = Clock::fixed(1_770_000_000_000);
         let supervisor = vec![env!("CARGO_BIN_EXE_modelyard").to_owned(), "supervise".to_owned()];
-        let executor = ProcessExecutor::new(data_dir.join("workloads"), supervisor, Settings::default()).unwrap();
+        let executor =
+            ProcessExecutor::new(&data_dir.join("workloads"), supervisor, ExecutorSettings::default())
+                .unwrap();
         let parts = Parts {
             clock: clock.clone(),
             executor: Arc::new(executor),
@@ -106,7 +111,12 @@ impl TestApp {
 
     /// A second account's key.
     pub async fn other_account(&self, id: &str) -> Key {
-        let key = server::identity::create_account(&self.app.database, id.into(), "other".into(), self.clock.now_ms());
+        let key = server::identity::create_account(
+            &self.app.database,
+            id.into(),
+            "other".into(),
+            self.clock.now_ms(),
+        );
         let key = key.await.unwrap();
         Key {
             access_key_id: key.access_key_id,
@@ -124,7 +134,13 @@ impl TestApp {
     }
 
     /// Signs and sends a request.
-    pub async fn send_signed(&self, mut request: Request<()>, body: Bytes, service: &str, key: &Key) -> Answer {
+    pub async fn send_signed(
+        &self,
+        mut request: Request<()>,
+        body: Bytes,
+        service: &str,
+        key: &Key,
+    ) -> Answer {
         request.headers_mut().insert("host", "127.0.0.1:1".parse().unwrap());
         let signer = wire::sigv4::Signer {
             access_key_id: &key.access_key_id,
@@ -178,7 +194,8 @@ impl TestApp {
         assert!(answer.headers.contains_key("x-amzn-requestid"), "{target}: every answer has a request id");
         let body = answer.json();
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-        (text("__type"), text("message"))
+        // Error shapes name their text one way or the other.
+        (text("__type"), text("message") + &text("Message"))
     }
 
     /// Sends a query-protocol form.

@@ -41,7 +41,9 @@ fn shaped(service: &'static api::model::Service, operation: &str) -> BoxedStrate
     }
     let member = (prop::sample::select(names), any_json());
     prop::collection::vec(member, 0..6)
-        .prop_map(|members| Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
+        .prop_map(|members| {
+            Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        })
         .boxed()
 }
 
@@ -51,15 +53,22 @@ fn json_operations_answer_any_input_with_a_client_error_or_success() {
     let app = runtime.block_on(TestApp::new());
     let registry = server::app::registry();
     for (service, operation) in registry.operations() {
-        let service = *api::SERVICES.iter().find(|known| known.id == service).unwrap_or(&&server::OWN_SERVICE);
+        let service =
+            *api::SERVICES.iter().find(|known| known.id == service).unwrap_or(&&server::OWN_SERVICE);
         let (Some(prefix), true) = (service.target_prefix, service.id != "cloudwatch") else { continue };
         let target = format!("{prefix}.{operation}");
-        let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
+        let mut runner =
+            TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
         let strategy = shaped(service, operation);
         runner
             .run(&strategy, |input| {
                 let answer = runtime.block_on(app.call(&target, input.clone()));
-                prop_assert!(answer.status.as_u16() < 500, "{target} {input}: {} {}", answer.status, answer.text());
+                prop_assert!(
+                    answer.status.as_u16() < 500,
+                    "{target} {input}: {} {}",
+                    answer.status,
+                    answer.text()
+                );
                 Ok(())
             })
             .unwrap();

@@ -112,7 +112,8 @@ impl Session<'_> {
                     return Ok(listing);
                 }
                 let rest = &object.key[list.prefix.len()..];
-                let fold = delimiter.and_then(|delimiter| rest.find(delimiter).map(|at| at + delimiter.len()));
+                let fold =
+                    delimiter.and_then(|delimiter| rest.find(delimiter).map(|at| at + delimiter.len()));
                 match fold {
                     Some(end) => {
                         let prefix = object.key[..list.prefix.len() + end].to_owned();

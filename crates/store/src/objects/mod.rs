@@ -220,8 +220,15 @@ impl ObjectStore {
         check_key(key)?;
         let written = blocking(move || incoming.finish()).await?;
         let etag = hex(&written.md5);
-        self.place(account, bucket, key, written.file, NewVersion { size: written.size, etag, parts: None, attributes }, condition)
-            .await
+        self.place(
+            account,
+            bucket,
+            key,
+            written.file,
+            NewVersion { size: written.size, etag, parts: None, attributes },
+            condition,
+        )
+        .await
     }
 
     /// Takes a finished file of ours in as an object: it is renamed where it can be, else copied.
@@ -244,7 +251,8 @@ impl ObjectStore {
             Ok(incoming)
         })
         .await?;
-        let headers = content_type.map(|value| ("content-type".to_owned(), value.to_owned())).into_iter().collect();
+        let headers =
+            content_type.map(|value| ("content-type".to_owned(), value.to_owned())).into_iter().collect();
         let attributes = Attributes { headers, ..Attributes::default() };
         self.commit(account, bucket, key, incoming, attributes, Condition::default()).await
     }
@@ -336,7 +344,8 @@ impl ObjectStore {
                 batch.extend(files::versions_in(&folder, &next, &mut folders)?);
                 if batch.len() >= SWEEP_BATCH || folders.is_empty() {
                     let (bucket, paths) = (name.clone(), std::mem::take(&mut batch));
-                    let strays = self.database.read(move |session| session.unknown_paths(&bucket, paths)).await?;
+                    let strays =
+                        self.database.read(move |session| session.unknown_paths(&bucket, paths)).await?;
                     for stray in strays {
                         files::remove_version(&folder, &stray);
                     }
@@ -391,5 +400,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::NotCommitted("a file operation panicked".into())))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Error::NotCommitted("a file operation panicked".into())))
 }

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::rows::key_text;
-use super::{Attributes, Condition, Incoming, NewVersion, Object, ObjectStore, UPLOAD_KIND, blocking, check_key, files, hex, md5_of};
+use super::{
+    Attributes, Condition, Incoming, NewVersion, Object, ObjectStore, UPLOAD_KIND, blocking, check_key,
+    files, hex, md5_of,
+};
 use crate::database::Session;
 use crate::error::{Error, Result};
 
@@ -58,7 +61,13 @@ impl ObjectStore {
     ///
     /// # Errors
     /// [`Error::Missing`], [`Error::Denied`], [`Error::Invalid`] for an illegal key.
-    pub async fn create_upload(&self, account: &str, bucket: &str, key: &str, attributes: Attributes) -> Result<Upload> {
+    pub async fn create_upload(
+        &self,
+        account: &str,
+        bucket: &str,
+        key: &str,
+        attributes: Attributes,
+    ) -> Result<Upload> {
         check_key(key)?;
         let upload = Upload {
             id: uuid::Uuid::now_v7().simple().to_string(),
@@ -82,7 +91,8 @@ impl ObjectStore {
     /// # Errors
     /// [`Error::Missing`] of kind [`UPLOAD_KIND`] and the bucket's errors.
     pub async fn upload(&self, account: &str, bucket: &str, key: &str, id: &str) -> Result<Upload> {
-        let (account, bucket, key, id) = (account.to_owned(), bucket.to_owned(), key.to_owned(), id.to_owned());
+        let (account, bucket, key, id) =
+            (account.to_owned(), bucket.to_owned(), key.to_owned(), id.to_owned());
         self.database
             .read(move |session| {
                 session.owned_bucket(&account, &bucket)?;
@@ -190,7 +200,8 @@ impl ObjectStore {
         let mut joined = Incoming::create(&folder)?;
         let written = blocking(move || {
             for source in &sources {
-                let mut file = File::open(source).map_err(Error::file(format!("open {}", source.display())))?;
+                let mut file =
+                    File::open(source).map_err(Error::file(format!("open {}", source.display())))?;
                 joined.copy_from(&mut file)?;
             }
             joined.finish()
@@ -202,7 +213,8 @@ impl ObjectStore {
             parts: Some(chosen.len() as u32),
             attributes: upload.attributes.clone(),
         };
-        let object = self.place(account, &upload.bucket, &upload.key, written.file, version, condition).await?;
+        let object =
+            self.place(account, &upload.bucket, &upload.key, written.file, version, condition).await?;
         self.end_upload(upload).await?;
         Ok(object)
     }
@@ -240,10 +252,16 @@ fn choose<'a>(present: &'a [Part], named: &[CompletedPart]) -> Result<Vec<&'a Pa
     for (position, wanted) in named.iter().enumerate() {
         let found = present.iter().find(|part| part.number == wanted.number && part.etag == wanted.etag);
         let part = found.ok_or_else(|| {
-            Error::Invalid(format!("InvalidPart: part {} was not uploaded, or its entity tag is another", wanted.number))
+            Error::Invalid(format!(
+                "InvalidPart: part {} was not uploaded, or its entity tag is another",
+                wanted.number
+            ))
         })?;
         if position + 1 < named.len() && part.size < SMALLEST_PART_BYTES {
-            return Err(Error::Invalid(format!("EntityTooSmall: part {} is smaller than 5 MiB", part.number)));
+            return Err(Error::Invalid(format!(
+                "EntityTooSmall: part {} is smaller than 5 MiB",
+                part.number
+            )));
         }
         chosen.push(part);
     }
@@ -252,16 +270,25 @@ fn choose<'a>(present: &'a [Part], named: &[CompletedPart]) -> Result<Vec<&'a Pa
 
 fn unhex(text: &str) -> Vec<u8> {
     let digit = |byte: u8| (byte as char).to_digit(16).unwrap_or(0) as u8;
-    text.as_bytes().chunks(2).map(|pair| pair.iter().fold(0, |value, byte| value * 16 + digit(*byte))).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| pair.iter().fold(0, |value, byte| value * 16 + digit(*byte)))
+        .collect()
 }
 
 impl Session<'_> {
     fn insert_upload(&self, upload: &Upload) -> Result<()> {
-        self.connection.prepare_cached(
-            "INSERT INTO uploads (id, bucket, key, attributes, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?.execute(params![
-            upload.id, upload.bucket, upload.key.as_bytes(), serde_json::to_string(&upload.attributes)?, upload.created_at,
-        ])?;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO uploads (id, bucket, key, attributes, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                upload.id,
+                upload.bucket,
+                upload.key.as_bytes(),
+                serde_json::to_string(&upload.attributes)?,
+                upload.created_at,
+            ])?;
         Ok(())
     }
 
@@ -283,7 +310,8 @@ impl Session<'_> {
         limit: usize,
     ) -> Result<Vec<Upload>> {
         let end = super::names::successor(prefix.as_bytes()).unwrap_or_else(|| vec![0xFF]);
-        let (key, id) = after.map_or((Vec::new(), String::new()), |(key, id)| (key.clone().into_bytes(), id.clone()));
+        let (key, id) =
+            after.map_or((Vec::new(), String::new()), |(key, id)| (key.clone().into_bytes(), id.clone()));
         let mut statement = self.connection.prepare_cached(
             "SELECT id, bucket, key, attributes, created_at FROM uploads
              WHERE bucket = ?1 AND key >= ?2 AND key < ?3 AND (key, id) > (?4, ?5) ORDER BY key, id LIMIT ?6",

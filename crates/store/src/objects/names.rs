@@ -97,8 +97,29 @@ mod tests {
         let long = "x".repeat(600);
         let longer = format!("{long}y");
         let keys = [
-            "a", "a/", "a//b", "a/b", "/a", "//", "", ".", "..", "../a", "a/../b", "a/./b", "%2E", "%", "a@b", "a%40b", ".hidden",
-            "nul\0", "tab\t", "ü/🦀", "back\\slash", &long, &longer,
+            "a",
+            "a/",
+            "a//b",
+            "a/b",
+            "/a",
+            "//",
+            "",
+            ".",
+            "..",
+            "../a",
+            "a/../b",
+            "a/./b",
+            "%2E",
+            "%",
+            "a@b",
+            "a%40b",
+            ".hidden",
+            "nul\0",
+            "tab\t",
+            "ü/🦀",
+            "back\\slash",
+            &long,
+            &longer,
         ];
         let mut seen = HashSet::new();
         for key in keys {

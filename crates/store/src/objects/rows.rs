@@ -22,7 +22,9 @@ impl Session<'_> {
         }
         match self.owned_bucket(&bucket.account, &bucket.name) {
             Ok(_) => Ok(false),
-            Err(Error::Denied(_)) => Err(Error::Exists { kind: BUCKET_KIND.into(), name: bucket.name.clone() }),
+            Err(Error::Denied(_)) => {
+                Err(Error::Exists { kind: BUCKET_KIND.into(), name: bucket.name.clone() })
+            }
             Err(error) => Err(error),
         }
     }
@@ -35,15 +37,17 @@ impl Session<'_> {
             .optional()?;
         match found {
             None => Err(Error::Missing { kind: BUCKET_KIND.into(), name: name.into() }),
-            Some(bucket) if bucket.account != account => Err(Error::Denied(format!("bucket {name} belongs to another account"))),
+            Some(bucket) if bucket.account != account => {
+                Err(Error::Denied(format!("bucket {name} belongs to another account")))
+            }
             Some(bucket) => Ok(bucket),
         }
     }
 
     pub(super) fn buckets(&self, account: &str) -> Result<Vec<Bucket>> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT name, account, region, created_at FROM buckets WHERE account = ?1 ORDER BY name")?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT name, account, region, created_at FROM buckets WHERE account = ?1 ORDER BY name",
+        )?;
         let rows = statement.query_map(params![account], bucket_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -56,12 +60,21 @@ impl Session<'_> {
 
     pub(super) fn delete_bucket(&self, account: &str, name: &str) -> Result<()> {
         self.owned_bucket(account, name)?;
-        let used = self.connection.prepare_cached("SELECT 1 FROM objects WHERE bucket = ?1 LIMIT 1")?.exists(params![name])?;
+        let used = self
+            .connection
+            .prepare_cached("SELECT 1 FROM objects WHERE bucket = ?1 LIMIT 1")?
+            .exists(params![name])?;
         if used {
-            return Err(Error::WrongStatus { kind: BUCKET_KIND.into(), name: name.into(), status: "not empty".into() });
+            return Err(Error::WrongStatus {
+                kind: BUCKET_KIND.into(),
+                name: name.into(),
+                status: "not empty".into(),
+            });
         }
         self.connection
-            .prepare_cached("DELETE FROM upload_parts WHERE upload IN (SELECT id FROM uploads WHERE bucket = ?1)")?
+            .prepare_cached(
+                "DELETE FROM upload_parts WHERE upload IN (SELECT id FROM uploads WHERE bucket = ?1)",
+            )?
             .execute(params![name])?;
         self.connection.prepare_cached("DELETE FROM uploads WHERE bucket = ?1")?.execute(params![name])?;
         self.connection.prepare_cached("DELETE FROM buckets WHERE name = ?1")?.execute(params![name])?;
@@ -76,7 +89,10 @@ impl Session<'_> {
     pub(super) fn find_object(&self, bucket: &str, key: &str) -> Result<Option<Object>> {
         let sql = format!("SELECT {OBJECT_COLUMNS} FROM objects WHERE bucket = ?1 AND key = ?2");
         let mut statement = self.connection.prepare_cached(&sql)?;
-        statement.query_row(params![bucket, key.as_bytes()], |row| Ok(object_row(row))).optional()?.transpose()
+        statement
+            .query_row(params![bucket, key.as_bytes()], |row| Ok(object_row(row)))
+            .optional()?
+            .transpose()
     }
 
     pub(super) fn put_object(&self, bucket: &str, object: &Object) -> Result<()> {

@@ -8,7 +8,8 @@ use crate::app::TestApp;
 async fn missing_endpoints_are_refused_in_the_words_of_the_service() {
     let app = TestApp::new().await;
     for operation in ["DescribeEndpoint", "DeleteEndpoint"] {
-        let (code, message) = app.refused(&format!("SageMaker.{operation}"), json!({"EndpointName": "none"})).await;
+        let (code, message) =
+            app.refused(&format!("SageMaker.{operation}"), json!({"EndpointName": "none"})).await;
         assert_eq!(code, "ValidationException");
         assert!(message.starts_with("Could not find endpoint \"arn:aws:sagemaker:"), "{message}");
     }
@@ -46,7 +47,12 @@ async fn scaling_needs_an_endpoint_variant() {
         input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         input
     };
-    let (code, _) = app.refused("AnyScaleFrontendService.RegisterScalableTarget", with(json!({"MinCapacity": 1, "MaxCapacity": 2}))).await;
+    let (code, _) = app
+        .refused(
+            "AnyScaleFrontendService.RegisterScalableTarget",
+            with(json!({"MinCapacity": 1, "MaxCapacity": 2})),
+        )
+        .await;
     assert_eq!(code, "ValidationException");
     let policy = json!({
         "PolicyName": "p", "PolicyType": "TargetTrackingScaling",
@@ -55,7 +61,11 @@ async fn scaling_needs_an_endpoint_variant() {
     let (code, _) = app.refused("AnyScaleFrontendService.PutScalingPolicy", with(policy)).await;
     assert_eq!(code, "ObjectNotFoundException");
     for operation in ["DeregisterScalableTarget", "DeleteScalingPolicy"] {
-        let input = if operation == "DeleteScalingPolicy" { with(json!({"PolicyName": "p"})) } else { target.clone() };
+        let input = if operation == "DeleteScalingPolicy" {
+            with(json!({"PolicyName": "p"}))
+        } else {
+            target.clone()
+        };
         let (code, _) = app.refused(&format!("AnyScaleFrontendService.{operation}"), input).await;
         assert_eq!(code, "ObjectNotFoundException");
     }

@@ -41,8 +41,15 @@ async fn a_model_has_one_container_with_an_image() {
     };
     assert!(refused(|input| input["PrimaryContainer"]["Image"] = Value::Null).await.1.contains("Image"));
     assert!(refused(|input| input["PrimaryContainer"] = Value::Null).await.1.contains("PrimaryContainer"));
-    assert!(refused(|input| input["PrimaryContainer"]["Mode"] = json!("MultiModel")).await.1.contains("Mode"));
-    assert!(refused(|input| input["PrimaryContainer"]["ModelDataUrl"] = json!("s3://b/")).await.1.contains("ModelDataUrl"));
+    assert!(
+        refused(|input| input["PrimaryContainer"]["Mode"] = json!("MultiModel")).await.1.contains("Mode")
+    );
+    assert!(
+        refused(|input| input["PrimaryContainer"]["ModelDataUrl"] = json!("s3://b/"))
+            .await
+            .1
+            .contains("ModelDataUrl")
+    );
     let two = |input: &mut Value| {
         input["PrimaryContainer"] = Value::Null;
         input["Containers"] = json!([{"Image": "a"}, {"Image": "b"}]);
@@ -54,11 +61,13 @@ async fn a_model_has_one_container_with_an_image() {
 async fn configurations_need_models_weights_and_distinct_names() {
     let app = TestApp::new().await;
     app.ok("SageMaker.CreateModel", model("m")).await;
-    let variant = |name: &str, model: &str, weight: f64| {
-        json!({"VariantName": name, "ModelName": model, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large", "InitialVariantWeight": weight})
-    };
+    let variant = |name: &str, model: &str, weight: f64| json!({"VariantName": name, "ModelName": model, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large", "InitialVariantWeight": weight});
     let create = |name: &str, variants: Vec<Value>| json!({"EndpointConfigName": name, "ProductionVariants": variants});
-    app.ok("SageMaker.CreateEndpointConfig", create("c", vec![variant("a", "m", 1.0), variant("b", "m", 3.0)])).await;
+    app.ok(
+        "SageMaker.CreateEndpointConfig",
+        create("c", vec![variant("a", "m", 1.0), variant("b", "m", 3.0)]),
+    )
+    .await;
     let shown = app.ok("SageMaker.DescribeEndpointConfig", json!({"EndpointConfigName": "c"})).await;
     assert_eq!(shown["ProductionVariants"][1]["InitialVariantWeight"], 3.0);
     let listed = app.ok("SageMaker.ListEndpointConfigs", json!({})).await;
@@ -72,6 +81,7 @@ async fn configurations_need_models_weights_and_distinct_names() {
         assert!(message.contains(text), "{message}");
     }
     app.ok("SageMaker.DeleteEndpointConfig", json!({"EndpointConfigName": "c"})).await;
-    let (_, message) = app.refused("SageMaker.DescribeEndpointConfig", json!({"EndpointConfigName": "c"})).await;
+    let (_, message) =
+        app.refused("SageMaker.DescribeEndpointConfig", json!({"EndpointConfigName": "c"})).await;
     assert!(message.starts_with("Could not find endpoint configuration"), "{message}");
 }

@@ -40,11 +40,15 @@ async fn a_name_is_used_once() {
 async fn missing_jobs_are_refused_in_the_words_of_the_service() {
     let app = TestApp::new().await;
     for operation in ["DescribeTrainingJob", "StopTrainingJob", "DeleteTrainingJob"] {
-        let (code, message) = app.refused(&format!("SageMaker.{operation}"), json!({"TrainingJobName": "none"})).await;
-        assert_eq!((code.as_str(), message.as_str()), ("ValidationException", "Requested resource not found."));
+        let (code, message) =
+            app.refused(&format!("SageMaker.{operation}"), json!({"TrainingJobName": "none"})).await;
+        assert_eq!(
+            (code.as_str(), message.as_str()),
+            ("ValidationException", "Requested resource not found.")
+        );
     }
     let (code, _) = app.refused("Modelyard.DescribeFailure", json!({"TrainingJobName": "none"})).await;
-    assert_eq!(code, "ResourceNotFound");
+    assert_eq!(code, "ValidationException");
 }
 
 #[tokio::test]
@@ -57,7 +61,9 @@ async fn all_violations_come_in_one_answer() {
     assert_eq!(code, "ValidationException");
     assert!(message.starts_with("3 validation errors detected: "), "{message}");
     assert!(message.contains("Value 'not_a_name!' at 'trainingJobName' failed to satisfy constraint: Member must satisfy regular expression pattern"));
-    assert!(message.contains("Value null at 'roleArn' failed to satisfy constraint: Member must not be null"));
+    assert!(
+        message.contains("Value null at 'roleArn' failed to satisfy constraint: Member must not be null")
+    );
     assert!(message.contains("'resourceConfig.instanceCount'"));
 }
 
@@ -71,13 +77,21 @@ async fn what_is_not_honoured_is_refused_by_name() {
     let cases: [Case; 9] = [
         (|job| job["EnableManagedSpotTraining"] = json!(true), "EnableManagedSpotTraining"),
         (|job| job["CheckpointConfig"] = json!({"S3Uri": "s3://b/c"}), "CheckpointConfig"),
-        (|job| job["VpcConfig"] = json!({"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}), "VpcConfig"),
+        (
+            |job| job["VpcConfig"] = json!({"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}),
+            "VpcConfig",
+        ),
         (|job| job["AlgorithmSpecification"]["TrainingInputMode"] = json!("Pipe"), "TrainingInputMode"),
         (|job| job["ResourceConfig"]["InstanceCount"] = json!(2), "InstanceCount"),
         (|job| job["OutputDataConfig"]["KmsKeyId"] = json!("key"), "KmsKeyId"),
         (|job| job["InputDataConfig"][0]["InputMode"] = json!("FastFile"), "InputMode"),
         (|job| job["InputDataConfig"][0]["CompressionType"] = json!("Gzip"), "CompressionType"),
-        (|job| job["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3DataType"] = json!("ManifestFile"), "S3DataType"),
+        (
+            |job| {
+                job["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3DataType"] = json!("ManifestFile")
+            },
+            "S3DataType",
+        ),
     ];
     for (change, field) in cases {
         let mut job = training_job("refused");
@@ -106,7 +120,10 @@ async fn lists_filter_sort_and_page() {
     };
     let list = |input: Value| app.ok("SageMaker.ListTrainingJobs", input);
     assert_eq!(names(&list(json!({})).await), ["c-one", "a-two", "b-one"], "the newest comes first");
-    assert_eq!(names(&list(json!({"SortBy": "Name", "SortOrder": "Ascending"})).await), ["a-two", "b-one", "c-one"]);
+    assert_eq!(
+        names(&list(json!({"SortBy": "Name", "SortOrder": "Ascending"})).await),
+        ["a-two", "b-one", "c-one"]
+    );
     assert_eq!(names(&list(json!({"NameContains": "ONE"})).await), ["c-one", "b-one"]);
     assert_eq!(names(&list(json!({"CreationTimeAfter": 1_770_000_000.5})).await), ["c-one", "a-two"]);
     assert_eq!(names(&list(json!({"StatusEquals": "Stopped"})).await), Vec::<String>::new());
