@@ -167,7 +167,11 @@ def test_time_limit(jobs):
 
 
 def test_requirements_are_installed(jobs):
-    wheel_source = {"requirements.txt": "./package\n", "package/setup.py": "from setuptools import setup\nsetup(name='tiny', version='1', py_modules=['tiny'])\n", "package/tiny.py": "value = 42\n"}
+    wheel_source = {
+        "requirements.txt": "./package\n",
+        "package/setup.py": "from setuptools import setup\nsetup(name='tiny', version='1', py_modules=['tiny'])\n",
+        "package/tiny.py": "value = 42\n",
+    }
     job = jobs.run("requirements", "import tiny; print('tiny is', tiny.value)", extra_files=wheel_source)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     assert "tiny is 42" in jobs.lines("requirements")

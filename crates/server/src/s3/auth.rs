@@ -102,7 +102,7 @@ impl S3Access for Gate {
         };
         let credential = find(self.credentials.as_ref(), &access_key_id).await?;
         let operation = cx.s3_op().name().to_owned();
-        if !super::IMPLEMENTED.contains(&operation.as_str()) {
+        if !super::is_implemented(&operation) {
             let text =
                 format!("Modelyard does not implement S3 {operation} yet; docs/s3.md lists what it does.");
             let mut error = S3Error::with_message(S3ErrorCode::NotImplemented, text);

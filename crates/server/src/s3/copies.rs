@@ -44,7 +44,7 @@ pub async fn copy_object(
     if bucket == input.bucket && key == input.key && !replace {
         return Err(s3_error!(
             InvalidRequest,
-            "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes."
+            "an object cannot be copied to itself without replacing its metadata: set x-amz-metadata-directive to REPLACE"
         ));
     }
     let (original, mut file) = front.objects.open_version(&account, &bucket, &key).await.map_err(answer)?;

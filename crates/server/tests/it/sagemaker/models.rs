@@ -61,7 +61,7 @@ async fn a_model_has_one_container_with_an_image() {
 async fn configurations_need_models_weights_and_distinct_names() {
     let app = TestApp::new().await;
     app.ok("SageMaker.CreateModel", model("m")).await;
-    let variant = |name: &str, model: &str, weight: f64| json!({"VariantName": name, "ModelName": model, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large", "InitialVariantWeight": weight});
+    let variant = |name: &str, model: &str, weight: f64| json!({"VariantName": name, "ModelName": model, "InitialVariantWeight": weight});
     let create = |name: &str, variants: Vec<Value>| json!({"EndpointConfigName": name, "ProductionVariants": variants});
     app.ok(
         "SageMaker.CreateEndpointConfig",
