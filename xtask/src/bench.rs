@@ -11,7 +11,7 @@ pub fn bench(names: &[String]) -> Step {
     let tools = setup::tools()?;
     let python = environment(&tools.join("uv"))?;
     run(Command::new(env!("CARGO")).args(["build", "--release", "--locked", "--package", "server"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target = setup::target_folder();
     run(Command::new(python)
         .arg("bench/run.py")
         .args(names)

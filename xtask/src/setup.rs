@@ -108,14 +108,24 @@ fn make_once(folder: &Path, recipe: &str, make: impl FnOnce() -> Step) -> Step {
 
 /// `PATH` with a folder in front.
 pub fn path_with(folder: &Path) -> Step<std::ffi::OsString> {
-    let present = std::env::var_os("PATH").unwrap_or_default();
+    let present = variable("PATH").unwrap_or_default();
     let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&present));
     std::env::join_paths(folders).map_err(|error| error.to_string())
+}
+
+/// A variable of the process.
+#[expect(clippy::disallowed_methods, reason = "the chores look at PATH and CARGO_TARGET_DIR as cargo does")]
+fn variable(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name)
+}
+
+/// Where cargo puts what it builds.
+pub fn target_folder() -> PathBuf {
+    variable("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// Builds the server in the development profile; returns the binary.
 pub fn build_server() -> Step<PathBuf> {
     run(Command::new(env!("CARGO")).args(["build", "--locked", "--package", "server"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("debug/modelyard"))
+    Ok(target_folder().join("debug/modelyard"))
 }

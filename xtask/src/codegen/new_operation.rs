@@ -146,10 +146,11 @@ impl NewOperation<'_> {
             })?;
         }
         let operation = names::field(self.operation);
+        let json = if self.protocol() == "json" { "use serde_json::json;\n\n" } else { "" };
         let title = edit::sentence(&self.noun);
         files.edit(file.clone(), |text| {
             let text = if text.is_empty() {
-                format!("//! {title}.\n\nuse serde_json::json;\n\nuse crate::app::TestApp;\n")
+                format!("//! {title}.\n\n{json}use crate::app::TestApp;\n")
             } else {
                 text.to_owned()
             };
@@ -166,16 +167,22 @@ impl NewOperation<'_> {
         files.edit(GUARDS.into(), |text| edit::with_included(text, &included))
     }
 
-    /// Statements that call the operation in the first protocol of its service that tests speak.
+    /// The first protocol of the service that tests speak.
+    fn protocol(&self) -> &str {
+        let protocols = self.model.protocols();
+        protocols.into_iter().find(|protocol| *protocol != "smithy-rpc-v2-cbor").unwrap_or_default()
+    }
+
+    /// Statements that call the operation.
     fn call(&self, source: &Source) -> String {
         let input = self.sample(target(&self.facts["input"]), 0);
-        match self.model.protocols().into_iter().find(|protocol| *protocol != "smithy-rpc-v2-cbor") {
-            Some("query") => {
+        match self.protocol() {
+            "query" => {
                 let version = self.model.metadata("apiVersion").unwrap_or_default();
                 let form = format!("Action={}&Version={version}", self.operation);
                 format!("    let answer = app.form(\"{}\", \"{form}\", &app.key()).await;\n", self.model.id)
             }
-            Some("json") => {
+            "json" => {
                 let target =
                     format!("{}.{}", self.model.metadata("targetPrefix").unwrap_or_default(), self.operation);
                 format!(

@@ -109,10 +109,11 @@ mod tests {
 
     #[test]
     fn the_last_traceback_is_found() {
-        let log = lines(
+        let mut log = lines(
             "a\nTraceback (most recent call last):\n  File \"x\", line 1\n    f()\nKeyError: 'a'\nagain\n\
-                         Traceback (most recent call last):\n  File \"y\", line 2\nValueError: bad\nend",
+             Traceback (most recent call last):\n  File \"y\", line 2\nValueError: bad",
         );
+        log.extend((0..30).map(|number| format!("later {number}")));
         let found = traceback(&log).unwrap();
         assert_eq!(found.exception, "ValueError: bad");
         assert_eq!(found.text, "Traceback (most recent call last):\n  File \"y\", line 2\nValueError: bad");

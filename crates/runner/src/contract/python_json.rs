@@ -313,10 +313,7 @@ impl Reader<'_> {
         let is_part = |character: char| character.is_ascii_digit() || "+-.eE".contains(character);
         let end = self.rest.find(|character| !is_part(character)).unwrap_or(self.rest.len());
         let text = &self.rest[..end];
-        // Python's grammar of numbers is that of JSON.
-        if !matches!(serde_json::from_str(text), Ok(serde_json::Value::Number(_))) && !is_huge(text) {
-            return None;
-        }
+        is_number(text).then_some(())?;
         self.rest = &self.rest[end..];
         if text.contains(['.', 'e', 'E']) {
             return text.parse().ok().map(Json::Float);
@@ -325,19 +322,21 @@ impl Reader<'_> {
     }
 }
 
-/// Whether the text is a number of JSON that is beyond the range of a float, such as `1e400`.
-fn is_huge(text: &str) -> bool {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let grammatical = !digits.starts_with('.')
-        && !(digits.len() > 1
-            && digits.starts_with('0')
-            && !digits.starts_with("0.")
-            && !digits.starts_with("0e"))
-        && digits.starts_with(|first: char| first.is_ascii_digit())
-        && !digits.ends_with(['.', '+', '-', 'e', 'E'])
-        && !digits.contains(".e")
-        && !digits.contains(".E");
-    grammatical && text.parse::<f64>().is_ok_and(f64::is_infinite)
+fn is_number(text: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
+        None => (unsigned, None),
+    };
+    let (integer, fraction) = match mantissa.split_once('.') {
+        Some((integer, fraction)) => (integer, Some(fraction)),
+        None => (mantissa, None),
+    };
+    digits(integer)
+        && (integer == "0" || !integer.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(digits)
 }
 
 #[cfg(test)]
@@ -361,6 +360,9 @@ mod tests {
         assert_eq!(text("NaN"), "nan");
         assert_eq!(text("-Infinity"), "-inf");
         assert_eq!(text("1e400"), "inf");
+        for odd in ["1.", ".5", "+1", "01", "1e", "--1", "1.e5", "1_000", "0x10", "-"] {
+            assert_eq!(Json::decode(odd), Json::Text(odd.to_owned()));
+        }
         assert_eq!(text("[1, \"a\", null]"), "[1, 'a', None]");
         assert_eq!(text("{\"k\": \"it's\"}"), "{'k': \"it's\"}");
         assert_eq!(text("[1,]"), "[1,]");

@@ -105,7 +105,7 @@ impl<'a> Known<'a> {
         let enabled = |name: &&str| framework_parameters.get(*name).is_some_and(Json::is_truthy);
         let groups = match framework_parameters.get("sagemaker_distribution_instance_groups") {
             Some(groups) => groups.clone(),
-            None if DISTRIBUTED.iter().any(|name| enabled(name)) => Json::texts([INSTANCE_GROUP]),
+            None if DISTRIBUTED.iter().any(enabled) => Json::texts([INSTANCE_GROUP]),
             None => Json::List(Vec::new()),
         };
         let own_group = Json::Text(INSTANCE_GROUP.into());

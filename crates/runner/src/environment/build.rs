@@ -81,7 +81,7 @@ impl Builder<'_> {
                 .to_vec(),
             None => [&base, "-m", "venv", &place].map(str::to_owned).to_vec(),
         };
-        self.step("making the environment", command, None, progress).await?;
+        self.step("making the environment", command, progress).await?;
         if let Err(error) = self.install(directory, uv, &recipe.packages, true, progress).await {
             if recipe.exact {
                 // Perhaps there is source where there is no wheel.
@@ -96,6 +96,9 @@ impl Builder<'_> {
                 notes.push(relaxed_note(&recipe.packages, directory, &found.version));
                 notes.last().into_iter().for_each(|note| progress(note));
             }
+        }
+        if uv.is_some() {
+            self.compile(directory, &found.version, progress).await?;
         }
         let interpreter = python::interpreter(&directory.join("bin/python"), self.settings).await;
         let interpreter = interpreter
@@ -120,15 +123,9 @@ impl Builder<'_> {
         }
         let python = directory.join("bin/python").display().to_string();
         let mut command: Vec<String> = match uv {
-            // Jobs cannot write what Python would compile at the first import.
-            Some(uv) => vec![
-                uv.display().to_string(),
-                "pip".into(),
-                "install".into(),
-                "--compile-bytecode".into(),
-                "--python".into(),
-                python,
-            ],
+            Some(uv) => {
+                vec![uv.display().to_string(), "pip".into(), "install".into(), "--python".into(), python]
+            }
             None => [&python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
                 .map(str::to_owned)
                 .to_vec(),
@@ -137,21 +134,35 @@ impl Builder<'_> {
             command.extend(["--only-binary".to_owned(), ":all:".to_owned()]);
         }
         command.extend(packages.iter().cloned());
-        self.step("installing packages", command, uv, progress).await
+        self.step("installing packages", command, progress).await
+    }
+
+    /// Compiles what uv, unlike pip, leaves as source: jobs cannot write what Python would compile at the first import. Tests
+    /// of packages are left out; they are half of the files.
+    async fn compile(
+        &self,
+        directory: &Path,
+        version: &str,
+        progress: Progress<'_>,
+    ) -> Result<(), EnvironmentError> {
+        let python = directory.join("bin/python").display().to_string();
+        let packages = directory.join(format!("lib/python{version}/site-packages")).display().to_string();
+        // Some packages ship files that are no Python of this version: not an error.
+        let line = "\"$0\" \"$@\" > /dev/null 2>&1 || true";
+        let shell = ["/bin/sh", "-c", line].map(str::to_owned);
+        let words =
+            [&python, "-m", "compileall", "-q", "-j", "0", "-x", "/tests?/", &packages].map(str::to_owned);
+        progress("compiling packages");
+        self.step("compiling packages", shell.into_iter().chain(words).collect(), progress).await
     }
 
     async fn step(
         &self,
         name: &str,
         command: Vec<String>,
-        uv: Option<&Path>,
         progress: Progress<'_>,
     ) -> Result<(), EnvironmentError> {
-        let mut variables = if uv.is_some() || command.get(1).is_some_and(|word| word == "venv") {
-            settings::for_uv(self.settings)
-        } else {
-            self.settings.clone()
-        };
+        let mut variables = settings::for_uv(self.settings);
         variables.insert("PYTHONUNBUFFERED".into(), "1".into());
         let step = Step {
             name,

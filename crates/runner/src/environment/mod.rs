@@ -283,8 +283,10 @@ impl Environments {
     fn environment(&self, directory: PathBuf, key: String, interpreter: Interpreter) -> Environment {
         let installation =
             interpreter.base_executable.parent().and_then(Path::parent).unwrap_or(Path::new("/usr"));
+        let links = settings::shown_to_jobs(&self.settings);
         let paths =
             [interpreter.base_prefix.as_path(), installation, interpreter.prefix.as_path(), &directory];
+        let paths = paths.into_iter().chain(links.iter().map(PathBuf::as_path));
         Environment {
             python: directory.join("bin/python"),
             read_only_paths: python::visible_paths(paths),

@@ -27,7 +27,8 @@ pub struct Tools {
     pub uv: Option<PathBuf>,
     /// bubblewrap, which confines the installing of jobs' requirements.
     pub bubblewrap: Option<PathBuf>,
-    search_path: Vec<PathBuf>,
+    /// Folders that interpreters are looked for in.
+    pub search_path: Vec<PathBuf>,
 }
 
 impl Tools {
@@ -79,16 +80,14 @@ impl Tools {
             .filter_map(|version| Some((version, self.program(&format!("python3.{version}"))?)));
         let mut found: Vec<(u32, PathBuf)> = by_name.collect();
         let home = settings.get("HOME").map(PathBuf::from);
-        let shims = self
-            .search_path
-            .iter()
-            .find(|folder| folder.ends_with("shims"))
-            .and_then(|folder| folder.parent());
-        let pyenv = settings.get("PYENV_ROOT").map(PathBuf::from).or(shims.map(Path::to_owned));
-        let pyenv = pyenv.or_else(|| Some(home.as_ref()?.join(".pyenv")));
+        let home_pyenv = home.as_ref().map(|home| home.join(".pyenv"));
+        let shims = self.search_path.iter().filter(|folder| folder.ends_with("shims"));
+        let pyenv = settings.get("PYENV_ROOT").map(PathBuf::from).into_iter();
+        let pyenv =
+            pyenv.chain(shims.filter_map(|folder| Some(folder.parent()?.to_owned()))).chain(home_pyenv);
         let uv = settings.get("UV_PYTHON_INSTALL_DIR").map(PathBuf::from);
         let uv = uv.or_else(|| Some(home?.join(".local/share/uv/python")));
-        for folder in [pyenv.map(|root| root.join("versions")), uv].into_iter().flatten() {
+        for folder in pyenv.map(|root| root.join("versions")).chain(uv) {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let version = name.strip_prefix("cpython-").unwrap_or(&name);

@@ -1,5 +1,6 @@
 //! Which package index installers use: the server's `PIP_*` variables, for pip, for uv and inside jobs.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::process::Variables;
@@ -82,6 +83,17 @@ pub fn local_paths(settings: &Variables) -> Vec<PathBuf> {
     found.sort();
     found.dedup();
     found
+}
+
+/// Folders of packages that pip inside jobs is told of, and that the jobs' user can read.
+pub fn shown_to_jobs(settings: &Variables) -> Vec<PathBuf> {
+    let links = settings.get("PIP_FIND_LINKS").map_or("", String::as_str).split_whitespace();
+    let folders = links.map(|link| PathBuf::from(link.strip_prefix("file://").unwrap_or(link)));
+    let is_readable = |path: &PathBuf| {
+        let metadata = path.symlink_metadata();
+        path.is_absolute() && metadata.is_ok_and(|one| one.is_dir() && one.permissions().mode() & 0o5 == 0o5)
+    };
+    folders.filter(is_readable).collect()
 }
 
 #[cfg(test)]

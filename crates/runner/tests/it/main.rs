@@ -3,7 +3,10 @@
 
 mod archive;
 mod bench;
+mod catalogue;
 mod confinement;
+mod contract;
+mod environment;
 mod executor;
 mod output;
 mod supervision;

@@ -24,10 +24,7 @@ pub async fn create_bucket(
             "Your previous request to create the named bucket succeeded and you already own it."
         ));
     }
-    Ok(S3Response::new(CreateBucketOutput {
-        location: Some(format!("/{}", input.bucket)),
-        ..Default::default()
-    }))
+    Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)) }))
 }
 
 /// Removes an empty bucket.
@@ -93,7 +90,6 @@ pub async fn list_buckets(
             name: Some(bucket.name.clone()),
             creation_date: Some(upload::timestamp(bucket.created_at)),
             bucket_region: Some(bucket.region.clone()),
-            ..Default::default()
         })
         .collect();
     let more = matching.len() > buckets.len();

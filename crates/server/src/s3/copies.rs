@@ -60,7 +60,7 @@ pub async fn copy_object(
             ("content-type", input.content_type),
             ("cache-control", input.cache_control),
             ("content-disposition", input.content_disposition),
-            ("content-encoding", input.content_encoding.and_then(without_chunking)),
+            ("content-encoding", input.content_encoding.as_deref().and_then(without_chunking)),
             ("content-language", input.content_language),
         ]);
         Attributes {

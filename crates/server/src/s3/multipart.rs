@@ -31,7 +31,7 @@ pub async fn create_multipart_upload(
         ("content-type", input.content_type),
         ("cache-control", input.cache_control),
         ("content-disposition", input.content_disposition),
-        ("content-encoding", input.content_encoding.and_then(without_chunking)),
+        ("content-encoding", input.content_encoding.as_deref().and_then(without_chunking)),
         ("content-language", input.content_language),
     ]);
     let attributes = Attributes { headers, metadata: metadata(input.metadata), ..Default::default() };

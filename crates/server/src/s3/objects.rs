@@ -47,7 +47,7 @@ pub async fn put_object(
         ("content-type", input.content_type),
         ("cache-control", input.cache_control),
         ("content-disposition", input.content_disposition),
-        ("content-encoding", input.content_encoding.and_then(without_chunking)),
+        ("content-encoding", input.content_encoding.as_deref().and_then(without_chunking)),
         ("content-language", input.content_language),
         ("expires", request.headers.get("expires").and_then(|value| value.to_str().ok()).map(str::to_owned)),
     ]);
@@ -241,6 +241,7 @@ pub fn described(object: &store::objects::Object, with_checksums: bool) -> HeadO
 }
 
 /// Conditions of a read, in the order that HTTP gives them.
+#[expect(clippy::needless_pass_by_value, reason = "the conditions of a request are consumed by its check")]
 fn check_read(
     object: &store::objects::Object,
     if_match: Option<ETagCondition>,
@@ -270,6 +271,7 @@ fn check_read(
 }
 
 /// Conditions of a write.
+#[expect(clippy::needless_pass_by_value, reason = "the conditions of a request are consumed by its check")]
 pub fn condition(
     if_match: Option<ETagCondition>,
     if_none_match: Option<ETagCondition>,
@@ -296,7 +298,7 @@ pub fn metadata(given: Option<Metadata>) -> BTreeMap<String, String> {
 }
 
 /// `aws-chunked` is how the body travelled, not what the object is.
-pub fn without_chunking(encoding: String) -> Option<String> {
+pub fn without_chunking(encoding: &str) -> Option<String> {
     let kept: Vec<&str> = encoding
         .split(',')
         .map(str::trim)

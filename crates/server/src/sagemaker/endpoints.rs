@@ -133,11 +133,11 @@ async fn list_endpoints(cx: Cx, input: ListEndpointsInput) -> Result<ListEndpoin
         next_token: input.next_token,
     };
     let page = listing::page(&cx, ENDPOINT, filters, "Descending").await?;
-    let summaries = page.resources.into_iter().map(summary).collect::<Result<_>>()?;
+    let summaries = page.resources.iter().map(summary).collect::<Result<_>>()?;
     Ok(ListEndpointsOutput { endpoints: Some(summaries), next_token: page.next_token })
 }
 
-fn summary(resource: Resource) -> Result<EndpointSummary> {
+fn summary(resource: &Resource) -> Result<EndpointSummary> {
     let shown = json!({
         "EndpointName": resource.key.name,
         "EndpointArn": resource.arn,
@@ -187,7 +187,7 @@ async fn update_endpoint_weights_and_capacities(
                     ))
                 })?;
             if let Some(weight) = wanted.desired_weight {
-                variant.weight = f64::from(weight);
+                variant.weight = weight;
             }
             if let Some(count) = wanted.desired_instance_count {
                 variant.replicas = count.max(0) as u32;

@@ -250,14 +250,14 @@ mod tests {
         })
     }
 
-    fn matches(expression: Value) -> bool {
-        holds(&expression, &row()).unwrap()
+    fn matches(expression: &Value) -> bool {
+        holds(expression, &row()).unwrap()
     }
 
     #[test]
     fn operators_compare_text_numbers_and_times() {
         let one = |name: &str, operator: &str, value: &str| {
-            matches(json!({"Filters": [{"Name": name, "Operator": operator, "Value": value}]}))
+            matches(&json!({"Filters": [{"Name": name, "Operator": operator, "Value": value}]}))
         };
         assert!(one("TrainingJobName", "Contains", "job"));
         assert!(one("TrainingJobStatus", "In", "Failed,Completed"));
@@ -274,16 +274,16 @@ mod tests {
     fn expressions_nest() {
         let yes = json!({"Name": "TrainingJobName", "Operator": "Exists"});
         let no = json!({"Name": "FailureReason", "Operator": "Exists"});
-        assert!(!matches(json!({"Filters": [yes, no]})));
-        assert!(matches(json!({"Filters": [yes, no], "Operator": "Or"})));
+        assert!(!matches(&json!({"Filters": [yes, no]})));
+        assert!(matches(&json!({"Filters": [yes, no], "Operator": "Or"})));
         assert!(matches(
-            json!({"SubExpressions": [{"Filters": [no], "SubExpressions": [{"Filters": [yes]}], "Operator": "Or"}]})
+            &json!({"SubExpressions": [{"Filters": [no], "SubExpressions": [{"Filters": [yes]}], "Operator": "Or"}]})
         ));
         let nested = |value: &str| {
             json!({"NestedFilters": [{"NestedPropertyName": "InputDataConfig", "Filters": [
             {"Name": "InputDataConfig.DataSource.S3DataSource.S3Uri", "Operator": "Equals", "Value": value}]}]})
         };
-        assert!(matches(nested("s3://b/x")));
-        assert!(!matches(nested("s3://b/y")));
+        assert!(matches(&nested("s3://b/x")));
+        assert!(!matches(&nested("s3://b/y")));
     }
 }

@@ -216,6 +216,13 @@ async fn prepare(
     {
         return fail("input", format!("ClientError: the source archive {text}"));
     }
+    let (placing, folder) = (contract.clone(), opt_ml.clone());
+    let placed = tokio::task::spawn_blocking(move || placing.place_source(&folder)).await;
+    if let Err(text) =
+        placed.map_err(|error| error.to_string()).and_then(|placed| placed.map_err(|error| error.to_string()))
+    {
+        return fail("request", format!("ClientError: {text}"));
+    }
     let environment = match build(app, &profile, &code, &log).await {
         Ok(environment) => environment,
         Err(text) => return fail("environment", text),
