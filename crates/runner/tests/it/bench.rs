@@ -120,9 +120,13 @@ impl Bench {
 
     /// The host pid of the first process in the job's sandbox.
     pub fn job_pid(&self, id: &str) -> u32 {
-        match self.executor.observe(id).unwrap() {
-            Observation::Running { pid: Some(pid), .. } => pid,
-            other => panic!("the job should run: {other:?}"),
+        // The supervisor learns the pid a moment after the job's first output.
+        loop {
+            match self.executor.observe(id).unwrap() {
+                Observation::Running { pid: Some(pid), .. } => return pid,
+                Observation::Running { pid: None, .. } => std::thread::yield_now(),
+                other => panic!("the job should run: {other:?}"),
+            }
         }
     }
 }
