@@ -68,4 +68,4 @@ def test_version_3(scripts, run_python):
     assert "built mb-model" in output and "deployed" in output
     assert "ModelError" in output and "a bytes-like object is required" in output
     output = run_python("v3_serve.py", **environment)
-    assert "InvokeEndpointOutput" in output
+    assert "invoked_production_variant='AllTraffic'" in output
