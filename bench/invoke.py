@@ -19,7 +19,7 @@ from harness.processes import Process, clean_environment, free_port
 
 CONNECTIONS = (1, 16)
 ROUNDS = 3
-SECONDS = 2
+SECONDS = 1.5
 WARM_UP_SECONDS = 0.5
 WORKERS = os.cpu_count()
 SCRIPT = BENCH / "model/inference.py"
@@ -81,7 +81,7 @@ def container(folder, model):
     (folder / "opt/model/model.joblib").write_bytes(model)
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "gunicorn", "--timeout", "60", "-k", "gevent", "-b", address]
-    command += ["--worker-connections", 1000 * WORKERS, "-w", WORKERS, "--log-level", "info", "sagemaker_sklearn:app"]
+    command += ["--worker-connections", 1000 * WORKERS, "-w", WORKERS, "--log-level", "info", "--no-control-socket", "sagemaker_sklearn:app"]
     environment = clean_environment(
         PYTHONPATH=os.pathsep.join([str(BENCH / "peers"), str(SCRIPT.parent)]),
         PYTHONWARNINGS="ignore",
@@ -92,11 +92,11 @@ def container(folder, model):
     )
     process = Process(command, folder / "gunicorn.log", environment)
     try:
-        process.wait_until_answers(address, "/ping")
+        ready = process.wait_until_answers(address, "/ping")
     except BaseException:
         process.end()
         raise
-    return process, address
+    return process, address, ready
 
 
 def record(server, folder, row, expected):
@@ -125,7 +125,7 @@ def main():
     chosen = options.parse(__doc__)
     report.heading("InvokeEndpoint")
     model, row = train()
-    process, container_address = container(chosen.folder, model)
+    process, container_address, container_ready = container(chosen.folder, model)
     with process, Modelyard(chosen.modelyard, chosen.folder) as server:
         alone, expected = model_alone(chosen.folder / "opt/model", row)
         check_container(container_address, row, expected)
@@ -160,6 +160,8 @@ def main():
             )
     report.table([f"{WORKERS} workers each", "requests/s", "of the container", "p50 ms", "p99 ms"], rows)
     print(f"limit: the script's functions alone: {alone:.0f} calls/s of one core, {1000 / alone:.3f} ms each")
+    print(f"ready: CreateEndpoint to InService {in_service:.1f} s, gunicorn to its first answer {container_ready:.1f} s", end=", ")
+    print(f"ratio {report.ratio(container_ready, in_service)}")
     report.verdict("CreateEndpoint to InService, environment at hand", in_service, 5, "s")
 
 
