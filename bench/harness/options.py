@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from harness import ROOT
 
 
 def parse(description):
-    """Parses the command line and adds `folder`: a fresh folder for this run."""
+    """Parses the command line and adds `folder`: a fresh folder for this run, in place of that of the last one."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--modelyard", type=Path, required=True, help="the server's binary; numbers of a debug build mean little")
     parser.add_argument(
@@ -24,5 +25,8 @@ def parse(description):
     if not os.access(options.modelyard, os.X_OK):
         sys.exit(f"{options.modelyard} is not a program; build it with: cargo build --release --package server")
     options.work_dir.mkdir(parents=True, exist_ok=True)
-    options.folder = Path(tempfile.mkdtemp(prefix=f"{Path(sys.argv[0]).stem}-", dir=options.work_dir.resolve()))
+    prefix = f"{Path(sys.argv[0]).stem}-"
+    for earlier in options.work_dir.glob(prefix + "*"):
+        shutil.rmtree(earlier, ignore_errors=True)
+    options.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=options.work_dir.resolve()))
     return options
