@@ -51,5 +51,5 @@ try:
     for row, label in zip(rows, predicted):
         say(f"{row} is {iris.target_names[int(label)]}")
 finally:
-    predictor.delete_endpoint()
     predictor.delete_model()
+    predictor.delete_endpoint()

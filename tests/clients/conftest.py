@@ -52,7 +52,7 @@ class Server:
 
     def listen(self):
         """The same port after a restart: running jobs know it."""
-        return getattr(self, "endpoint", "http://127.0.0.1:0").split("//")[1]
+        return getattr(self, "endpoint", "http://127.0.0.1:0").split("//")[1].rstrip("/")
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -99,6 +99,7 @@ class Server:
             aws_access_key_id=key or connection["access_key_id"],
             aws_secret_access_key=secret or connection["secret_access_key"],
             aws_session_token=token,
+            verify=connection.get("ca_bundle"),
             config=Config(retries={"max_attempts": 0}, read_timeout=120),
         )
 

@@ -23,8 +23,6 @@ pub struct Config {
     pub images: Vec<PathBuf>,
     /// Most training jobs that run at once.
     pub parallel_jobs: usize,
-    /// Whether user code must run inside the sandbox; `false` lets it run bare when the sandbox does not work.
-    pub require_sandbox: bool,
     /// User id that user code runs as when the server runs as root.
     pub job_user_id: u32,
     /// Variables that environment builds see, such as `PIP_INDEX_URL`.
@@ -85,9 +83,6 @@ pub struct ServeFlags {
     /// Most training jobs that run at once [default: the number of CPUs]
     #[arg(long, value_name = "N", env = "MODELYARD_PARALLEL_JOBS")]
     pub parallel_jobs: Option<usize>,
-    /// Run user code without the sandbox when the sandbox does not work here
-    #[arg(long, env = "MODELYARD_ALLOW_UNCONFINED")]
-    pub allow_unconfined: bool,
 }
 
 /// The settings file; a key that is not listed here is an error.
@@ -102,7 +97,6 @@ struct File {
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     parallel_jobs: Option<usize>,
-    allow_unconfined: bool,
     job_user_id: Option<u32>,
 }
 
@@ -165,7 +159,6 @@ impl Config {
             tls,
             images: if flags.images.is_empty() { file.images } else { flags.images.clone() },
             parallel_jobs,
-            require_sandbox: !(flags.allow_unconfined || file.allow_unconfined),
             job_user_id: file.job_user_id.unwrap_or(DEFAULT_JOB_USER_ID),
             build_environment: build_environment(),
             search_path: search_path(),

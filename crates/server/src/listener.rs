@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,7 +146,9 @@ fn generated(directory: &Path) -> Result<(std::path::PathBuf, std::path::PathBuf
         let write = || {
             std::fs::create_dir_all(directory)?;
             crate::data_dir::write_private(&key, made.signing_key.serialize_pem().as_bytes())?;
-            crate::data_dir::write_private(&certificate, made.cert.pem().as_bytes())
+            crate::data_dir::write_private(&certificate, made.cert.pem().as_bytes())?;
+            // Jobs, which have a user of their own, check the server by it.
+            std::fs::set_permissions(&certificate, std::fs::Permissions::from_mode(0o644))
         };
         write().map_err(|error: std::io::Error| format!("{}: {error}", directory.display()))?;
     }

@@ -10,7 +10,7 @@ use runner::environment::{Environment, Environments, Requirements, Tools};
 use runner::executor::{Executor, ExecutorSettings, ProcessExecutor};
 use runner::sandbox::{self, SandboxState};
 use runner::supervisor;
-use runner::workload::{Access, Confinement, Exit, Mount};
+use runner::workload::{Access, Exit, Mount};
 
 use crate::app::{App, StartError};
 use crate::config::Config;
@@ -36,17 +36,16 @@ const MODEL_HOST_FILES: &[(&str, &str)] = &include!("model_host_files.rs");
 /// The executor of this server: supervised processes in sandboxes.
 ///
 /// # Errors
-/// When sandboxes are required and do not work here.
+/// When sandboxes do not work here.
 pub fn executor(config: &Config) -> Result<Arc<dyn Executor>, StartError> {
     let settings = executor_settings(&config.search_path, config.job_user_id);
-    if config.require_sandbox {
-        let report = sandbox::probe(&settings);
-        if report.state != SandboxState::Works {
-            return Err(StartError::new(format!(
-                "user code cannot be confined here: {} To run user code unconfined, start with --allow-unconfined.",
-                report.detail
-            )));
-        }
+    let report = sandbox::probe(&settings);
+    if report.state != SandboxState::Works {
+        return Err(StartError::new(format!(
+            "user code cannot be confined here: {} {}",
+            report.detail,
+            report.remedy.as_deref().unwrap_or("`modelyard doctor` says more.")
+        )));
     }
     let program = std::env::current_exe().map_err(|error| StartError::new(error.to_string()))?;
     let command = vec![program.display().to_string(), supervisor::SUBCOMMAND.to_owned()];
@@ -63,16 +62,6 @@ pub fn executor_settings(search_path: &[PathBuf], job_user_id: u32) -> ExecutorS
         settings.bubblewrap = path;
     }
     settings
-}
-
-/// How user code is confined: the sandbox wherever it works.
-pub fn confinement(config: &Config) -> Confinement {
-    let settings = executor_settings(&config.search_path, config.job_user_id);
-    if config.require_sandbox || sandbox::probe(&settings).state == SandboxState::Works {
-        Confinement::Bubblewrap
-    } else {
-        Confinement::None
-    }
 }
 
 /// Python environments of this server.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use runner::executor::Executor;
-use runner::workload::{Access, Mount, Network, Observation, WorkloadSpec};
+use runner::workload::{Access, Confinement, Mount, Network, Observation, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 use serving::{BoxFuture, ExitText, LaunchError, Launcher, ReplicaSpec};
 use store::resources::ResourceKey;
@@ -141,7 +141,7 @@ impl ReplicaLauncher {
             stop_grace_seconds: STOP_GRACE_SECONDS,
             network: if variant.network_isolation { Network::None } else { Network::Host },
             user: runner::workload::JobUser::Unprivileged,
-            confinement: workloads::confinement(&app.config),
+            confinement: Confinement::Bubblewrap,
             hostname: "model".into(),
         };
         self.executor.start(&spec).await.map_err(|error| error.to_string())

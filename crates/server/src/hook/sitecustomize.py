@@ -1,34 +1,82 @@
-"""Sends the SageMaker SDK's calls of hard-coded STS hosts to AWS_ENDPOINT_URL, then runs the sitecustomize it hides."""
+"""Makes the SageMaker SDK at home here: its calls of hard-coded STS hosts go to AWS_ENDPOINT_URL, and it asks for the
+state of a job each second, not each half minute. Then runs the sitecustomize that this file hides.
 
-import importlib.abc
+Every Python process of a job pays for this module: it imports no more than it must."""
+
 import importlib.machinery
 import os
-import re
 import sys
 
-_STS_HOST = re.compile(r"^https://sts(\.[a-z0-9-]+)?\.amazonaws\.com(\.cn)?/?$")
+_STS_HOST = r"https://sts(\.[a-z0-9-]+)?\.amazonaws\.com(\.cn)?/?"
 
 
 def _redirect_sts(client_module):
+    import re
+
     create_client = client_module.ClientCreator.create_client
 
     def create_client_here(self, service_name, *arguments, **options):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_STS") or os.environ.get("AWS_ENDPOINT_URL")
         url = options.get("endpoint_url")
-        if service_name == "sts" and endpoint and url and _STS_HOST.match(url):
+        if service_name == "sts" and endpoint and url and re.fullmatch(_STS_HOST, url):
             options["endpoint_url"] = endpoint
         return create_client(self, service_name, *arguments, **options)
 
     client_module.ClientCreator.create_client = create_client_here
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Patches botocore.client when, and only when, a program imports it."""
+class _ShortPauses:
+    """The module `time` as the waits of the SDK see it: a pause between two questions is short, and the rest of it
+    counts as passed, for the SDK asks for a job's state only when half a minute of its clock has gone by."""
+
+    def __init__(self, time, longest_pause_seconds):
+        self._time = time
+        self._longest_pause_seconds = longest_pause_seconds
+        self._skipped_seconds = 0.0
+        self._waits_with_timeout = 0
+
+    def sleep(self, seconds):
+        pause = min(seconds, self._longest_pause_seconds)
+        self._time.sleep(pause)
+        if not self._waits_with_timeout:
+            self._skipped_seconds += seconds - pause
+
+    def time(self):
+        return self._time.time() + self._skipped_seconds
+
+    def true_time_for_timeouts(self, logs_for_job):
+        """A wait that has an end of its own must not reach it early."""
+
+        def wait(session, job_name, wait=False, poll=10, log_type="All", timeout=None):
+            self._waits_with_timeout += bool(timeout)
+            try:
+                return logs_for_job(session, job_name, wait, poll, log_type, timeout)
+            finally:
+                self._waits_with_timeout -= bool(timeout)
+
+        return wait
+
+    def __getattr__(self, name):
+        return getattr(self._time, name)
+
+
+def _ask_often(session_module):
+    wanted = os.environ.get("MODELYARD_SDK_POLL_SECONDS", "1")
+    if wanted != "sdk" and hasattr(session_module, "_logs_for_job"):
+        clock = _ShortPauses(session_module.time, float(wanted))
+        session_module.time = clock
+        session_module._logs_for_job = clock.true_time_for_timeouts(session_module._logs_for_job)
+
+
+class _AfterImport:
+    """Patches a module when, and only when, a program imports it."""
+
+    patches = {"botocore.client": _redirect_sts, "sagemaker.session": _ask_often}
 
     def find_spec(self, name, path=None, target=None):
-        if name != "botocore.client":
+        patch = self.patches.pop(name, None)
+        if patch is None:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is None or spec.loader is None:
             return spec
@@ -36,7 +84,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
         def execute_and_patch(module):
             execute(module)
-            _redirect_sts(module)
+            patch(module)
 
         spec.loader.exec_module = execute_and_patch
         return spec
@@ -47,12 +95,12 @@ def _run_hidden_sitecustomize():
     elsewhere = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", elsewhere)
     if spec is not None and spec.loader is not None:
-        module = importlib.util.module_from_spec(spec)
+        from importlib.util import module_from_spec
+
+        module = module_from_spec(spec)
         sys.modules["sitecustomize"] = module
         spec.loader.exec_module(module)
 
 
 sys.meta_path.insert(0, _AfterImport())
-import importlib.util  # noqa: E402
-
 _run_hidden_sitecustomize()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use runner::catalogue::ImageProfile;
 use runner::contract::{Channel, TrainingContract};
 use runner::environment::Environment;
-use runner::workload::{Access, JobUser, Mount, Network, WorkloadSpec};
+use runner::workload::{Access, Confinement, JobUser, Mount, Network, WorkloadSpec};
 
 use super::attempt::Attempt;
 use super::inputs;
@@ -259,7 +259,7 @@ async fn prepare(
             Network::Host
         },
         user: JobUser::Unprivileged,
-        confinement: workloads::confinement(&app.config),
+        confinement: Confinement::Bubblewrap,
         hostname: HOST.into(),
     }))
 }

@@ -79,7 +79,6 @@ impl TestApp {
                 "/../../tests/clients/light-images.toml"
             ))],
             parallel_jobs: 2,
-            require_sandbox: true,
             job_user_id: 64_000,
             build_environment: BTreeMap::new(),
             search_path: server::config::search_path(),
