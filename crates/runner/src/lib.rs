@@ -9,6 +9,7 @@ pub mod contract;
 pub mod environment;
 pub mod exec_as;
 pub mod executor;
+pub mod inventory;
 pub mod log_line;
 pub mod sandbox;
 pub mod supervisor;

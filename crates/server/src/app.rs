@@ -13,6 +13,7 @@ use store::objects::ObjectStore;
 use store::{Clock, Database};
 use wire::Body;
 
+use crate::capacity::{Capacity, Machine};
 use crate::config::Config;
 use crate::data_dir::Connection;
 use crate::endpoints::EndpointController;
@@ -41,6 +42,8 @@ pub struct App {
     pub executor: Arc<dyn Executor>,
     /// How jobs and the command line reach this server.
     pub connection: Connection,
+    /// Who may run, and with how much of the machine.
+    pub capacity: Capacity,
     /// Drives training jobs.
     pub training: TrainingDriver,
     /// Drives endpoints.
@@ -57,6 +60,8 @@ pub struct Parts {
     pub endpoint: String,
     /// Certificate that clients must trust, where the server made it.
     pub ca_bundle: Option<PathBuf>,
+    /// What the machine has for jobs.
+    pub machine: Machine,
 }
 
 /// Why the server cannot start; a text for a person.
@@ -103,8 +108,10 @@ impl App {
         crate::hook::install(&config.data_dir).map_err(|error| text(&error))?;
         crate::workloads::install_model_host(&config).map_err(|error| text(&error))?;
         let environments = crate::workloads::environments(&config);
+        let capacity =
+            Capacity::new(parts.machine, config.capacity.clone(), config.parallel_jobs, clock.clone());
         let app = Arc::new_cyclic(|app| App {
-            training: TrainingDriver::new(app.clone(), config.parallel_jobs),
+            training: TrainingDriver::new(app.clone()),
             endpoints: EndpointController::new(app.clone(), directory("sockets"), parts.executor.clone()),
             config,
             clock,
@@ -114,6 +121,7 @@ impl App {
             identity,
             catalogue,
             environments,
+            capacity,
             executor: parts.executor,
             connection,
         });
@@ -152,6 +160,7 @@ pub fn router(app: &Arc<App>) -> Router {
         s3,
         own: Arc::new(move |request| Box::pin(crate::own::answer(own.clone(), request))),
         body_limit_bytes: 16 * 1024 * 1024,
+        own_values: app.config.capacity.instance_types.keys().cloned().collect(),
     });
     Arc::new(move |request| {
         let front = front.clone();

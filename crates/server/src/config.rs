@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::capacity::settings::CapacitySettings;
+
 /// What the server runs with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -23,6 +25,8 @@ pub struct Config {
     pub images: Vec<PathBuf>,
     /// Most training jobs that run at once.
     pub parallel_jobs: usize,
+    /// How the machine is shared out to jobs.
+    pub capacity: CapacitySettings,
     /// User id that user code runs as when the server runs as root.
     pub job_user_id: u32,
     /// Variables that environment builds see, such as `PIP_INDEX_URL`.
@@ -98,6 +102,7 @@ struct File {
     tls_key: Option<PathBuf>,
     parallel_jobs: Option<usize>,
     job_user_id: Option<u32>,
+    capacity: CapacitySettings,
 }
 
 /// Default port; `modelyard env` needs no flag when it is used.
@@ -152,6 +157,7 @@ impl Config {
         if parallel_jobs == 0 {
             return Err(ConfigError("parallel_jobs must be at least 1".into()));
         }
+        file.capacity.check().map_err(ConfigError)?;
         Ok(Config {
             listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             region,
@@ -159,6 +165,7 @@ impl Config {
             tls,
             images: if flags.images.is_empty() { file.images } else { flags.images.clone() },
             parallel_jobs,
+            capacity: file.capacity,
             job_user_id: file.job_user_id.unwrap_or(DEFAULT_JOB_USER_ID),
             build_environment: build_environment(),
             search_path: search_path(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 pub mod app;
 mod authorize;
 pub mod autoscaling;
+pub mod capacity;
 pub mod cli;
 pub mod config;
 pub mod data_dir;

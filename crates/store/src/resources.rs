@@ -10,7 +10,7 @@ use crate::database::Session;
 use crate::error::{Error, Result};
 
 /// What names a resource.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResourceKey {
     /// Twelve-digit account.
     pub account: String,

@@ -47,6 +47,8 @@ pub struct Front<S> {
     pub own: Responder,
     /// Longest body of an operation, also after decompression. Raw operations have [`RAW_BODY_LIMIT_BYTES`].
     pub body_limit_bytes: usize,
+    /// Values that enumerations accept beyond those of the models, such as instance types of the user's own.
+    pub own_values: std::collections::BTreeSet<String>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Front<S> {
@@ -151,7 +153,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         };
         // Input, its constraints, authorization.
         let input = protocol::input(&call, &parts, &parameters, &bytes, raw).map_err(within)?;
-        check(&call, &input, raw.then_some(&bytes)).map_err(within)?;
+        check(&call, &input, raw.then_some(&bytes), &self.own_values).map_err(within)?;
         let action = format!("{}:{}", action_prefix(service.signing_name), call.operation.name);
         self.authorize.authorize(&caller, &action, &input).await.map_err(within)?;
         // The handler, and its output on the wire.
@@ -252,12 +254,18 @@ fn caller(claim: Claim, credential: Credential) -> Caller {
 }
 
 /// Checks an input against its model. A raw body is no part of the input; its length is checked beside it.
-fn check(call: &Call, input: &Value, raw_body: Option<&Bytes>) -> Result<(), Error> {
+fn check(
+    call: &Call,
+    input: &Value,
+    raw_body: Option<&Bytes>,
+    own_values: &std::collections::BTreeSet<String>,
+) -> Result<(), Error> {
     let Some(shape) = call.operation.input else { return Ok(()) };
-    let violations = match raw_body {
+    let mut violations = match raw_body {
         None => validation::validate(call.service, shape, input),
         Some(body) => validation::validate_raw(call.service, shape, input, body.len()),
     };
+    violations.retain(|violation| !violation.is_enumeration_without(own_values));
     if violations.is_empty() {
         return Ok(());
     }

@@ -59,6 +59,7 @@ async fn run(config: Config) -> Result<(), String> {
         executor,
         endpoint: format!("{scheme}://{reachable}"),
         ca_bundle,
+        machine: crate::capacity::Machine::from(runner::inventory::Inventory::of_this_machine()),
     };
     let app = App::open(config, parts).await.map_err(|error| error.to_string())?;
     let router = crate::router(&app);

@@ -11,6 +11,7 @@ use store::resources::Resource;
 
 use super::kinds::TRAINING_JOB;
 use super::{fields, listing, records};
+use crate::training::admission;
 use crate::training::record::TrainingRecord;
 use crate::{Cx, Error, Registry, Result};
 
@@ -73,8 +74,11 @@ const HONOURED_CHANNEL_VALUES: &[(&str, &[&str])] = &[
 async fn create_training_job(cx: Cx, input: CreateTrainingJobInput) -> Result<CreateTrainingJobOutput> {
     fields::check(&cx.input, HONOURED)?;
     check(&cx.input, &input)?;
+    let asked = admission::hosts(&cx.input, cx.state.capacity.instance_types());
+    asked.map_err(Error::Validation)?;
     let tags = records::tag_pairs(input.tags.as_deref())?;
     let mut record = TrainingRecord::default();
+    (record.queue, record.priority) = admission::queue_and_priority(&cx.input).map_err(Error::Validation)?;
     record.enter("Starting", "Starting the training job", cx.state.clock.now_ms());
     let name = &input.training_job_name;
     let resource = records::new_resource(&cx, TRAINING_JOB, name, "InProgress", record.to_document());
@@ -154,7 +158,15 @@ fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
 async fn describe_training_job(cx: Cx, input: DescribeTrainingJobInput) -> Result<DescribeTrainingJobOutput> {
     let resource = records::find(&cx, TRAINING_JOB, &input.training_job_name).await?;
     let record = TrainingRecord::read(&resource.document)?;
-    records::described(&resource, description(&resource, &record))
+    let mut shown = description(&resource, &record);
+    if let Some(reason) = cx.state.capacity.waits_for(&resource.key) {
+        if let Some(current) =
+            shown["SecondaryStatusTransitions"].as_array_mut().and_then(|all| all.last_mut())
+        {
+            current["StatusMessage"] = reason.into();
+        }
+    }
+    records::described(&resource, shown)
 }
 
 /// The members of a description that are not in the request.

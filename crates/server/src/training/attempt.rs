@@ -8,12 +8,13 @@ use runner::workload::{Exit, ExitReport, Observation};
 use serde_json::Value;
 use store::resources::Resource;
 use store::work::Work;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
-use super::prepare;
 use super::record::{FailureCard, TrainingRecord};
+use super::{admission, prepare};
 use super::{failure, outputs};
 use crate::app::App;
+use crate::capacity::Allocation;
 use crate::job_log::JobLog;
 
 /// Pause before a step is repeated that failed for no fault of the job.
@@ -42,9 +43,9 @@ pub struct Attempt<'a> {
 }
 
 /// Drives the job until it ends, repeating after faults of the database.
-pub async fn run(app: &Arc<App>, work: Work, owner: &str, stop: &Notify, slots: Arc<Semaphore>) {
+pub async fn run(app: &Arc<App>, work: Work, owner: &str, stop: &Notify) {
     loop {
-        match drive(app, &work, owner, stop, &slots).await {
+        match drive(app, &work, owner, stop).await {
             Ok(()) => return,
             Err(error) => {
                 tracing::error!(job = work.key.name, %error, "a training job is repeated from its last step");
@@ -54,20 +55,14 @@ pub async fn run(app: &Arc<App>, work: Work, owner: &str, stop: &Notify, slots: 
     }
 }
 
-async fn drive(
-    app: &Arc<App>,
-    work: &Work,
-    owner: &str,
-    stop: &Notify,
-    slots: &Arc<Semaphore>,
-) -> store::Result<()> {
+async fn drive(app: &Arc<App>, work: &Work, owner: &str, stop: &Notify) -> store::Result<()> {
     let key = work.key.clone();
     let found = app.database.read(move |session| session.find_resource(&key)).await?;
     let Some(resource) = found else { return forget(app, work, owner).await };
     let request = serde_json::from_value(resource.spec.clone())?;
     let attempt = Attempt { app, work, owner, request };
     let record = TrainingRecord::read(&resource.document)?;
-    let end = attempt.to_the_end(record, stop, slots).await?;
+    let end = attempt.to_the_end(record, stop).await?;
     attempt.finish(end).await
 }
 
@@ -81,37 +76,32 @@ async fn forget(app: &Arc<App>, work: &Work, owner: &str) -> store::Result<()> {
 }
 
 impl Attempt<'_> {
-    async fn to_the_end(
-        &self,
-        record: TrainingRecord,
-        stop: &Notify,
-        slots: &Arc<Semaphore>,
-    ) -> store::Result<End> {
-        let launched = record.workload.as_deref().map(|id| (id, self.app.executor.observe(id)));
-        let id = match launched {
-            Some((id, Ok(Observation::Running { .. } | Observation::Exited(_)))) => {
-                tracing::info!(job = self.work.key.name, "a training job is taken up again");
-                id.to_owned()
-            }
-            _ => {
-                // The slot is held until the end of the workload.
-                let slot = tokio::select! {
-                    slot = slots.clone().acquire_owned() => slot,
-                    () = self.stopped(stop) => return Ok(End::Stopped),
-                };
-                let prepared = tokio::select! {
-                    prepared = prepare::launch(self) => prepared?,
-                    () = self.stopped(stop) => {
-                        return Ok(End::Stopped);
-                    }
-                };
-                match prepared {
-                    Ok(id) => return self.watch(&id, stop, slot.ok()).await,
-                    Err(card) => return Ok(End::Failed(*card)),
-                }
-            }
+    async fn to_the_end(&self, record: TrainingRecord, stop: &Notify) -> store::Result<End> {
+        let claim = match admission::claim(self, &record) {
+            Ok(claim) => claim,
+            Err(text) => return Ok(End::Failed(FailureCard::new("capacity", text))),
         };
-        self.watch(&id, stop, None::<tokio::sync::OwnedSemaphorePermit>).await
+        let launched = record.workload.as_deref().map(|id| (id, self.app.executor.observe(id)));
+        if let Some((id, Ok(Observation::Running { .. } | Observation::Exited(_)))) = launched {
+            tracing::info!(job = self.work.key.name, "a training job is taken up again");
+            let allocation = self.app.capacity.enter(claim, record.grant);
+            return self.watch(id, stop, allocation).await;
+        }
+        if let Some(reason) = self.app.capacity.never_fits(&claim) {
+            return Ok(End::Failed(FailureCard::new("capacity", format!("CapacityError: {reason}"))));
+        }
+        let allocation = tokio::select! {
+            allocation = admission::admit(self, claim) => allocation?,
+            () = self.stopped(stop) => return Ok(End::Stopped),
+        };
+        let prepared = tokio::select! {
+            prepared = prepare::launch(self, &allocation.grant) => prepared?,
+            () = self.stopped(stop) => return Ok(End::Stopped),
+        };
+        match prepared {
+            Ok(id) => self.watch(&id, stop, allocation).await,
+            Err(card) => Ok(End::Failed(*card)),
+        }
     }
 
     /// Returns once a stop is wanted.
@@ -129,7 +119,7 @@ impl Attempt<'_> {
         }
     }
 
-    async fn watch<S>(&self, id: &str, stop: &Notify, slot: S) -> store::Result<End> {
+    async fn watch(&self, id: &str, stop: &Notify, allocation: Allocation) -> store::Result<End> {
         let executor = &self.app.executor;
         let ended = executor.wait(id);
         tokio::pin!(ended);
@@ -142,7 +132,8 @@ impl Attempt<'_> {
                 ended.await
             }
         };
-        drop(slot);
+        // Others may run while the results are uploaded.
+        drop(allocation);
         let report = match report {
             Ok(report) => report,
             Err(error) => {

@@ -1,5 +1,6 @@
 //! Training jobs at work: claimed from the queue, driven from `Starting` to an end, taken up again after a restart.
 
+pub mod admission;
 mod attempt;
 mod failure;
 mod inputs;
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use store::resources::ResourceKey;
 use store::work::Work;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::app::App;
 use crate::sagemaker::kinds::TRAINING_JOB;
@@ -25,18 +26,16 @@ pub struct TrainingDriver {
     owner: String,
     queued: Arc<Notify>,
     stops: Arc<Mutex<HashMap<ResourceKey, Arc<Notify>>>>,
-    slots: Arc<Semaphore>,
 }
 
 impl TrainingDriver {
-    /// A driver that runs at most `parallel_jobs` at once.
-    pub fn new(app: Weak<App>, parallel_jobs: usize) -> TrainingDriver {
+    /// A driver of the jobs of `app`.
+    pub fn new(app: Weak<App>) -> TrainingDriver {
         TrainingDriver {
             app,
             owner: uuid::Uuid::new_v4().to_string(),
             queued: Arc::default(),
             stops: Arc::default(),
-            slots: Arc::new(Semaphore::new(parallel_jobs)),
         }
     }
 
@@ -77,10 +76,10 @@ impl TrainingDriver {
     fn spawn(&self, app: Arc<App>, work: Work) {
         let stop = Arc::new(Notify::new());
         self.lock_stops().insert(work.key.clone(), stop.clone());
-        let (stops, slots, owner) = (self.stops.clone(), self.slots.clone(), self.owner.clone());
+        let (stops, owner) = (self.stops.clone(), self.owner.clone());
         tokio::spawn(async move {
             let key = work.key.clone();
-            attempt::run(&app, work, &owner, &stop, slots).await;
+            attempt::run(&app, work, &owner, &stop).await;
             stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&key);
         });
     }

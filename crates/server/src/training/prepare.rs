@@ -12,6 +12,7 @@ use super::attempt::Attempt;
 use super::inputs;
 use super::record::FailureCard;
 use crate::app::App;
+use crate::capacity::Grant;
 use crate::job_log::JobLog;
 use crate::workloads::{self, JobIdentity};
 
@@ -70,14 +71,14 @@ pub fn shown_command(attempt: &Attempt<'_>) -> String {
 ///
 /// # Errors
 /// When the database fails or the lease is lost; the caller repeats or gives up.
-pub async fn launch(attempt: &Attempt<'_>) -> store::Result<Step<String>> {
+pub async fn launch(attempt: &Attempt<'_>, grant: &Grant) -> store::Result<Step<String>> {
     let app = attempt.app;
     let id = format!("job-{}", uuid::Uuid::new_v4());
     let key = &attempt.work.key;
     let stream = format!("{}/{HOST}-{}", key.name, app.clock.now_ms() / 1000);
     let log_path = app.logs.ensure_stream(&key.account, &key.region, LOG_GROUP, &stream).await?;
     let stale = {
-        let (id, stream) = (id.clone(), stream.clone());
+        let (id, stream, grant) = (id.clone(), stream.clone(), grant.clone());
         let mut stale = None;
         let key = key.clone();
         let read = app.database.read(move |session| session.resource(&key)).await?;
@@ -88,6 +89,7 @@ pub async fn launch(attempt: &Attempt<'_>) -> store::Result<Step<String>> {
             .update(move |record, now_ms| {
                 record.workload = Some(id);
                 record.log_stream = Some(stream);
+                record.grant = grant;
                 record.enter("Starting", "Preparing the instances for training", now_ms);
             })
             .await?;

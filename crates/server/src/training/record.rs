@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::capacity::Grant;
+
 /// The status document of a training job.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -11,6 +13,12 @@ pub struct TrainingRecord {
     pub workload: Option<String>,
     /// Name of its log stream.
     pub log_stream: Option<String>,
+    /// Queue by the tag `modelyard:queue` of the request.
+    pub queue: String,
+    /// Priority by the tag `modelyard:priority` of the request; higher goes first.
+    pub priority: i32,
+    /// What each host may use, once the job was admitted.
+    pub grant: Grant,
     /// Secondary statuses, oldest first; the last one is the current.
     pub transitions: Vec<Transition>,
     /// When user code began to run, milliseconds since 1970.
@@ -52,7 +60,7 @@ pub struct FinalMetric {
 /// Why a job failed, whole; `FailureReason` is its short form.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailureCard {
-    /// Phase that failed: `environment`, `input`, `launch`, `exit`, `time_limit`, `supervisor`, `output` or `request`.
+    /// What failed: `capacity`, `environment`, `input`, `launch`, `exit`, `time_limit`, `supervisor`, `output` or `request`.
     pub cause: String,
     /// One sentence, at most 1,024 characters, as `FailureReason` shows it.
     pub reason: String,

@@ -65,6 +65,12 @@ impl Answer {
 impl TestApp {
     /// An app with one account; its clock stands still at a fixed time.
     pub async fn new() -> TestApp {
+        TestApp::with_capacity("").await
+    }
+
+    /// An app whose settings file has this `[capacity]` table.
+    pub async fn with_capacity(table: &str) -> TestApp {
+        let capacity = toml::from_str(table).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("data");
         let lock = data_dir::take(&data_dir).unwrap();
@@ -79,6 +85,7 @@ impl TestApp {
                 "/../../tests/clients/light-images.toml"
             ))],
             parallel_jobs: 2,
+            capacity,
             job_user_id: 64_000,
             build_environment: BTreeMap::new(),
             search_path: server::config::search_path(),
@@ -93,6 +100,7 @@ impl TestApp {
             executor: Arc::new(executor),
             endpoint: "http://127.0.0.1:1".into(),
             ca_bundle: None,
+            machine: server::capacity::Machine { cpus: 2.0, memory_bytes: 8 << 30, gpus: Vec::new() },
         };
         let app = App::open(config, parts).await.unwrap();
         let key = Key {

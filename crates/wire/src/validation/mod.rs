@@ -20,6 +20,17 @@ pub struct Violation {
     pub constraint: String,
 }
 
+/// How the constraint of an enumeration begins.
+const ENUMERATION: &str = "Member must satisfy enum value set: ";
+
+impl Violation {
+    /// Whether it says that an enumeration lacks a value which `own_values` has.
+    pub(crate) fn is_enumeration_without(&self, own_values: &std::collections::BTreeSet<String>) -> bool {
+        let given = self.value.as_deref().map(|shown| shown.trim_matches('\''));
+        self.constraint.starts_with(ENUMERATION) && given.is_some_and(|given| own_values.contains(given))
+    }
+}
+
 impl std::fmt::Display for Violation {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Value ")?;
@@ -285,7 +296,7 @@ fn pattern_constraint(pattern: &str) -> String {
 }
 
 fn enum_constraint(values: &[&str]) -> String {
-    format!("Member must satisfy enum value set: [{}]", values.join(", "))
+    format!("{ENUMERATION}[{}]", values.join(", "))
 }
 
 /// Length of what base64 text with padding stands for.

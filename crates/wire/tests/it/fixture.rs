@@ -234,6 +234,7 @@ impl Door {
             s3: told("s3"),
             own: told("own"),
             body_limit_bytes: 64 * 1024,
+            own_values: ["own-colour".to_owned()].into(),
         };
         Door { front, now_ms, seen }
     }

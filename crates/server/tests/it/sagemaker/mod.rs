@@ -1,5 +1,6 @@
 //! The SageMaker control plane.
 
+mod capacity;
 mod endpoints;
 mod models;
 mod search;

@@ -1,0 +1,184 @@
+//! Admission: which job may run now, with how much of the machine, and what the others wait for.
+
+mod instance_types;
+mod ledger;
+pub mod settings;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use store::Clock;
+use store::resources::ResourceKey;
+use tokio::sync::{Notify, oneshot};
+
+pub use instance_types::{InstanceTypes, Profile};
+pub use ledger::{Claim, Grant, HostGrant, Machine};
+use ledger::{Decisions, Ledger};
+use settings::CapacitySettings;
+
+/// Decides which jobs run. Kept in memory: a restarted server enters the jobs that run and lines the others up again.
+pub struct Capacity {
+    clock: Clock,
+    instance_types: InstanceTypes,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    ledger: Ledger,
+    waiting: HashMap<ResourceKey, oneshot::Sender<Grant>>,
+    interruptions: HashMap<ResourceKey, Arc<Notify>>,
+}
+
+/// A job's part of the machine; dropping it gives it back.
+pub struct Allocation {
+    key: ResourceKey,
+    /// What each host may use.
+    pub grant: Grant,
+    interruption: Arc<Notify>,
+    state: Arc<Mutex<State>>,
+    clock: Clock,
+}
+
+impl Allocation {
+    /// Returns once the job has to make room for another.
+    pub async fn interrupted(&self) {
+        self.interruption.notified().await;
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        state.ledger.release(&self.key);
+        state.interruptions.remove(&self.key);
+        settle(&mut state, self.clock.now_ms());
+    }
+}
+
+/// A place in line; dropping it gives the place up, and what was granted to it meanwhile.
+struct Place<'a> {
+    key: &'a ResourceKey,
+    capacity: &'a Capacity,
+    granted: oneshot::Receiver<Grant>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.capacity.state);
+        state.ledger.give_up(self.key);
+        state.waiting.remove(self.key);
+        if self.granted.try_recv().is_ok() {
+            state.ledger.release(self.key);
+            state.interruptions.remove(self.key);
+        }
+        settle(&mut state, self.capacity.clock.now_ms());
+    }
+}
+
+impl Capacity {
+    /// Shares out `machine`, cut down to what the settings allow; at most `most_jobs` run at once.
+    pub fn new(mut machine: Machine, settings: CapacitySettings, most_jobs: usize, clock: Clock) -> Capacity {
+        if let Some(cpus) = settings.cpus {
+            machine.cpus = cpus;
+        }
+        if let Some(gib) = settings.memory_gib {
+            machine.memory_bytes = (gib * f64::from(1u32 << 30)) as u64;
+        }
+        let instance_types = InstanceTypes::with(settings.instance_types.clone());
+        let ledger = Ledger::new(machine, settings, most_jobs);
+        let state = State { ledger, waiting: HashMap::new(), interruptions: HashMap::new() };
+        Capacity { clock, instance_types, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// What instance types mean here.
+    pub fn instance_types(&self) -> &InstanceTypes {
+        &self.instance_types
+    }
+
+    /// Why the job can never run here, with what would fit; `None` when it can.
+    pub fn never_fits(&self, claim: &Claim) -> Option<String> {
+        let state = lock(&self.state);
+        let reason = state.ledger.never_fits(claim)?;
+        let fitting = self.instance_types.suggest(|profile| state.ledger.could_host(profile));
+        Some(match fitting.as_slice() {
+            [] => format!("{reason}. No listed instance type fits."),
+            names => format!("{reason}. What fits: {}.", names.join(", ")),
+        })
+    }
+
+    /// Waits until the job may run. `waits` is called once when it cannot run at once.
+    pub async fn admit(&self, claim: Claim, waits: impl Future<Output = ()>) -> Allocation {
+        let key = claim.key.clone();
+        let (sender, granted) = oneshot::channel();
+        let mut place = Place { key: &key, capacity: self, granted };
+        {
+            let mut state = lock(&self.state);
+            state.waiting.insert(key.clone(), sender);
+            state.ledger.wait(claim);
+            settle(&mut state, self.clock.now_ms());
+        }
+        let grant = match place.granted.try_recv() {
+            Ok(grant) => grant,
+            Err(_) => {
+                waits.await;
+                (&mut place.granted).await.expect("the sender stays in the line until it has sent")
+            }
+        };
+        drop(place);
+        self.allocation(key, grant)
+    }
+
+    /// Enters a job that runs already with what it holds.
+    pub fn enter(&self, claim: Claim, grant: Grant) -> Allocation {
+        let key = claim.key.clone();
+        lock(&self.state).ledger.enter(claim, grant.clone());
+        self.allocation(key, grant)
+    }
+
+    fn allocation(&self, key: ResourceKey, grant: Grant) -> Allocation {
+        let interruption = {
+            let mut state = lock(&self.state);
+            state.interruptions.entry(key.clone()).or_default().clone()
+        };
+        Allocation { key, grant, interruption, state: self.state.clone(), clock: self.clock.clone() }
+    }
+
+    /// Interrupts a job that runs, as the cloud does with spot capacity; `false` when it does not run.
+    pub fn interrupt(&self, key: &ResourceKey) -> bool {
+        let state = lock(&self.state);
+        let running = state.interruptions.get(key);
+        running.inspect(|interruption| interruption.notify_one()).is_some()
+    }
+
+    /// What a waiting job waits for, for people; `None` when it does not wait.
+    pub fn waits_for(&self, key: &ResourceKey) -> Option<String> {
+        lock(&self.state).ledger.waits_for(key)
+    }
+
+    /// The machine in words.
+    pub fn machine_text(&self) -> String {
+        lock(&self.state).ledger.machine_text()
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // A poisoned lock only says that another thread panicked; the ledger changes in whole steps.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn settle(state: &mut State, now_ms: i64) {
+    let Decisions { start, interrupt } = state.ledger.decide(now_ms);
+    for (key, grant) in start {
+        state.interruptions.insert(key.clone(), Arc::default());
+        let taken = state.waiting.remove(&key).is_some_and(|waiting| waiting.send(grant).is_ok());
+        if !taken {
+            state.ledger.release(&key);
+            state.interruptions.remove(&key);
+        }
+    }
+    for key in interrupt {
+        if let Some(interruption) = state.interruptions.get(&key) {
+            interruption.notify_one();
+        }
+    }
+}
