@@ -9,10 +9,12 @@ pub mod contract;
 pub mod environment;
 pub mod exec_as;
 pub mod executor;
+pub mod feed;
 pub mod inventory;
 pub mod log_line;
 pub mod sandbox;
 pub mod supervisor;
+pub mod tree;
 pub mod workload;
 
 pub use exec_as::exec_as;

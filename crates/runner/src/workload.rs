@@ -5,6 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::feed::Feed;
+
 /// The longest workload id, in bytes.
 pub const MAX_ID_BYTES: usize = 128;
 
@@ -22,6 +24,9 @@ pub struct WorkloadSpec {
     pub working_directory: PathBuf,
     /// Host files and directories the job sees, besides the read-only system.
     pub mounts: Vec<Mount>,
+    /// Channels that the job reads as streams.
+    #[serde(default)]
+    pub feeds: Vec<Feed>,
     /// Host file that the job's output is appended to, in the format of [`crate::log_line`].
     pub log_path: PathBuf,
     /// Longest run time, counted from the job's first instruction; `None` for no limit.
@@ -95,6 +100,8 @@ pub enum Exit {
     TimeLimit,
     /// The supervisor died without a report, and the job with it; its exit is not known.
     SupervisorLost,
+    /// A channel could not be sent to its end, and the job was ended for it; the text says why.
+    InputFailed(String),
     /// The job's process never ran, for the reason in the text.
     LaunchFailed(String),
 }
@@ -180,6 +187,11 @@ impl WorkloadSpec {
     }
 
     fn validate_mounts(&self) -> Result<(), String> {
+        for feed in &self.feeds {
+            for path in [&feed.directory, &feed.plan, &feed.files] {
+                check_plain_absolute("feed's path", path)?;
+            }
+        }
         for (index, mount) in self.mounts.iter().enumerate() {
             check_plain_absolute("mount source", &mount.source)?;
             check_plain_absolute("mount target", &mount.target)?;
@@ -236,6 +248,7 @@ mod tests {
             environment: BTreeMap::new(),
             working_directory: PathBuf::from("/"),
             mounts: Vec::new(),
+            feeds: Vec::new(),
             log_path: PathBuf::from("/data/log"),
             time_limit_seconds: None,
             stop_grace_seconds: 1,

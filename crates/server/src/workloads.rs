@@ -244,6 +244,7 @@ pub fn exit_sentence(exit: &Exit) -> String {
         Exit::Signal(number) => format!("The container was ended by signal {number}."),
         Exit::TimeLimit => "The container ran into its time limit.".into(),
         Exit::SupervisorLost => "The supervisor of the container was killed.".into(),
+        Exit::InputFailed(text) => format!("An input of the container could not be read to its end: {text}"),
         Exit::LaunchFailed(text) => format!("The container could not be started: {text}"),
     }
 }

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 pub(crate) use descendants::kill_all as kill_all_descendants;
 use directory::{Assignment, Attempt, WorkloadDirectory, now_ms};
 
+use crate::feed::Feeder;
 use crate::sandbox;
 use crate::workload::{Exit, ExitReport};
 
@@ -127,11 +128,16 @@ fn run(directory: &WorkloadDirectory, assignment: &Assignment, attempt: Attempt)
         }
         Err(error) => return not_launched(format!("The stop request cannot be read: {error}."), false),
     }
+    let feeders: Result<Vec<Feeder>, String> = assignment.spec.feeds.iter().map(Feeder::prepare).collect();
+    let feeders = match feeders {
+        Ok(feeders) => feeders,
+        Err(text) => return not_launched(text, false),
+    };
     let launch = match sandbox::prepare(assignment, directory.path()) {
         Ok(launch) => launch,
         Err(text) => return not_launched(text, false),
     };
-    match watch::Watch::launch(directory, &assignment.spec, attempt, control, launch) {
+    match watch::Watch::launch(directory, &assignment.spec, attempt, control, launch, feeders) {
         Ok(watch) => watch.until_the_end(),
         Err(text) => {
             // The failure may have come after the process.

@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::directory::{Attempt, EndRequest, ProcessIdentity, WorkloadDirectory, now_ms};
 use super::output::LogFile;
 use crate::exec_as::InitMessage;
+use crate::feed::{Feeder, Feeds};
 use crate::sandbox::{JobPid, Launch, announced_pid};
 use crate::workload::{Exit, ExitReport, WorkloadSpec};
 
@@ -47,6 +48,9 @@ pub(super) struct Watch<'a> {
     launched_at: Option<Instant>,
     launch_error: Option<String>,
     job_exit: Option<Exit>,
+    /// Channels that the job reads as streams; `None` when none is left.
+    feeds: Option<Feeds>,
+    feed_error: Option<String>,
     ending: Ending,
     stop_requested: bool,
     time_is_up: bool,
@@ -69,6 +73,7 @@ enum Source {
     Init,
     PidAnnouncement,
     Output,
+    Feeds,
 }
 
 impl<'a> Watch<'a> {
@@ -79,6 +84,7 @@ impl<'a> Watch<'a> {
         attempt: Attempt,
         control: File,
         launch: Launch,
+        feeders: Vec<Feeder>,
     ) -> Result<Self, String> {
         let text = |error: io::Error| format!("The job's process cannot be set up: {error}.");
         let (output, output_of_job) =
@@ -119,6 +125,8 @@ impl<'a> Watch<'a> {
             launched_at: None,
             launch_error: None,
             job_exit: None,
+            feeds: None,
+            feed_error: None,
             ending: Ending::NotAsked,
             stop_requested: false,
             time_is_up: false,
@@ -127,6 +135,7 @@ impl<'a> Watch<'a> {
             JobPid::Announced(pipe) => watch.pid_announcement = Some((File::from(pipe), Vec::new())),
             JobPid::Child => watch.record_job_pid(watch.child.id()),
         }
+        watch.feeds = Feeds::start(feeders).map_err(text)?;
         Ok(watch)
     }
 
@@ -139,6 +148,7 @@ impl<'a> Watch<'a> {
         // Also covers a sandbox that was killed from outside: what was below it is now below this process.
         super::kill_all_descendants();
         self.read_init();
+        self.read_feeds();
         if self.launched_at.is_some() {
             self.read_output();
         }
@@ -182,6 +192,10 @@ impl<'a> Watch<'a> {
                 polled.push(PollFd::new(output, PollFlags::IN));
                 sources.push(Source::Output);
             }
+            if let Some(feeds) = &self.feeds {
+                polled.push(PollFd::new(feeds.complaints(), PollFlags::IN));
+                sources.push(Source::Feeds);
+            }
             // An interrupted wait shows no events; the next round waits again.
             let _ = poll(&mut polled, timeout.as_ref());
             let is_ready = |polled: &PollFd<'_>| !polled.revents().is_empty();
@@ -199,6 +213,7 @@ impl<'a> Watch<'a> {
                 Source::Init => self.read_init(),
                 Source::PidAnnouncement => self.read_pid_announcement(),
                 Source::Output => drop(self.read_output_once()),
+                Source::Feeds => self.read_feeds(),
             }
         }
         ready.contains(&Source::Child)
@@ -243,6 +258,15 @@ impl<'a> Watch<'a> {
                 Some(InitMessage::Ended(exit)) => self.job_exit = Some(exit),
                 None => {}
             }
+        }
+    }
+
+    /// A job that gets only a part of its data must not look as if it had ended well.
+    fn read_feeds(&mut self) {
+        let complaint = self.feeds.take().and_then(|feeds| feeds.read_complaint());
+        if complaint.is_some() {
+            self.feed_error = complaint;
+            self.terminate();
         }
     }
 
@@ -357,6 +381,9 @@ impl<'a> Watch<'a> {
         use std::os::unix::process::ExitStatusExt;
         if self.launched_at.is_none() || self.launch_error.is_some() {
             return Exit::LaunchFailed(self.launch_failure(sandbox_status));
+        }
+        if let Some(text) = self.feed_error.take() {
+            return Exit::InputFailed(text);
         }
         if self.time_is_up {
             return Exit::TimeLimit;

@@ -54,6 +54,7 @@ impl Bench {
                 target: PathBuf::from("/opt/ml"),
                 access: Access::ReadWrite,
             }],
+            feeds: Vec::new(),
             log_path: self.root().join("logs").join(id),
             time_limit_seconds: None,
             stop_grace_seconds: 60,

@@ -8,5 +8,6 @@ mod confinement;
 mod contract;
 mod environment;
 mod executor;
+mod feed;
 mod output;
 mod supervision;

@@ -136,6 +136,7 @@ impl ReplicaLauncher {
             environment: variables,
             working_directory: PathBuf::from("/opt/ml/model"),
             mounts,
+            feeds: Vec::new(),
             log_path,
             time_limit_seconds: None,
             stop_grace_seconds: STOP_GRACE_SECONDS,

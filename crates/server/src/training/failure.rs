@@ -47,6 +47,7 @@ pub async fn card(attempt: &Attempt<'_>, id: &str, report: &ExitReport) -> Failu
                 ..FailureCard::new("signal", reason)
             }
         }
+        Exit::InputFailed(text) => FailureCard::new("input", format!("ClientError: {text}")),
         Exit::LaunchFailed(text) => FailureCard::new(
             "launch",
             format!("InternalServerError: the program could not be started: {text}"),

@@ -3,6 +3,7 @@
 //! A write goes to a file under `.incoming`, is forced to the disk, renamed to its place and forced again, and only then
 //! does the row change: a crash leaves the old object or the new one, whole, and at most a stray file that the next start sweeps.
 
+mod export;
 mod files;
 mod listing;
 mod multipart;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
+pub use export::{Export, ExportedObject};
 pub use files::Incoming;
 pub use listing::{Bound, ListObjects, Listing};
 pub use multipart::{CompletedPart, Part, Upload};

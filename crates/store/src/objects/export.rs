@@ -1,0 +1,154 @@
+//! Objects as files outside the store: hard links where the file system can, else copies.
+
+use std::collections::HashSet;
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{OBJECT_KIND, Object, ObjectStore, blocking};
+use crate::error::{Error, Result};
+
+/// Times that an object may be replaced between the look at its row and the use of its file.
+const PATIENCE: usize = 16;
+
+/// What the files share with the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Export {
+    /// The bytes, where the file system can: made at once whatever the size. Nobody may write to such a file. It stays as it
+    /// is when the object is replaced or deleted.
+    Shared,
+    /// Nothing: each file may be changed by whoever gets it. Its time of change is the object's.
+    Own,
+}
+
+/// An object and the file it becomes.
+#[derive(Debug, Clone)]
+pub struct ExportedObject {
+    /// Bucket of the object.
+    pub bucket: String,
+    /// Its row.
+    pub object: Object,
+    /// The file, which must not exist; folders above it are made.
+    pub target: PathBuf,
+}
+
+impl ObjectStore {
+    /// The rows of many keys of one bucket, in the order of the keys; `None` for objects that do not exist.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] or [`Error::Denied`] of the bucket.
+    pub async fn find_many(
+        &self,
+        account: &str,
+        bucket: &str,
+        keys: Vec<String>,
+    ) -> Result<Vec<Option<Object>>> {
+        let (account, bucket) = (account.to_owned(), bucket.to_owned());
+        self.database
+            .read(move |session| {
+                session.owned_bucket(&account, &bucket)?;
+                keys.iter().map(|key| session.find_object(&bucket, key)).collect()
+            })
+            .await
+    }
+
+    /// Makes a file of each object. Files are readable for everyone who reaches them, their folders can be entered.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when an object was deleted meanwhile; [`Error::Invalid`] when two objects want the same path;
+    /// else when a file cannot be made.
+    pub async fn export(&self, account: &str, mut objects: Vec<ExportedObject>, how: Export) -> Result<()> {
+        for _ in 0..PATIENCE {
+            let root = self.root.clone();
+            let replaced = blocking(move || export_all(&root, objects, how)).await?;
+            objects = Vec::new();
+            for mut stale in replaced {
+                stale.object = self.head(account, &stale.bucket, &stale.object.key).await?;
+                objects.push(stale);
+            }
+            if objects.is_empty() {
+                return Ok(());
+            }
+        }
+        let name = objects.first().map(|one| one.object.key.clone()).unwrap_or_default();
+        Err(Error::Missing { kind: OBJECT_KIND.into(), name })
+    }
+}
+
+/// Makes the files; returns the objects whose version is gone.
+fn export_all(root: &Path, objects: Vec<ExportedObject>, how: Export) -> Result<Vec<ExportedObject>> {
+    let mut made_folders: HashSet<PathBuf> = HashSet::new();
+    let mut replaced = Vec::new();
+    for one in objects {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+                Error::Invalid(format!(
+                    "the object {:?} cannot become a file: another object needs the same path",
+                    one.object.key
+                ))
+            }
+            _ => Error::file(format!("make a file of the object {:?}", one.object.key))(error),
+        };
+        if let Some(folder) = one.target.parent()
+            && !made_folders.contains(folder)
+        {
+            make_open_folders(folder).map_err(failed)?;
+            made_folders.insert(folder.to_owned());
+        }
+        let version = root.join(&one.bucket).join(&one.object.path);
+        let made = match how {
+            Export::Shared => share(&version, &one.target),
+            Export::Own => copy(&version, &one.target, one.object.modified_at),
+        };
+        match made {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => replaced.push(one),
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(replaced)
+}
+
+/// Makes `folder` and what is missing above it, open to everyone who gets that far, whatever the umask says.
+fn make_open_folders(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|at| !at.is_dir()).collect();
+    for at in missing.into_iter().rev() {
+        DirBuilder::new().mode(0o755).create(at)?;
+        std::fs::set_permissions(at, Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+fn share(version: &Path, target: &Path) -> io::Result<()> {
+    match std::fs::hard_link(version, target) {
+        Ok(()) => {
+            let metadata = std::fs::symlink_metadata(target)?;
+            if metadata.mode() & 0o444 != 0o444 {
+                // The version itself lies in folders that only the server can enter.
+                std::fs::set_permissions(target, Permissions::from_mode(0o644))?;
+            }
+            Ok(())
+        }
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                Err(error)
+            }
+            // Another file system, too many names of one file, or a file system without such links.
+            _ => copy(version, target, 0),
+        },
+    }
+}
+
+fn copy(version: &Path, target: &Path, modified_at_ms: i64) -> io::Result<()> {
+    let mut source = File::open(version)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(target)?;
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    // Shares the blocks where the file system can.
+    io::copy(&mut source, &mut file)?;
+    if let Ok(milliseconds @ 1..) = u64::try_from(modified_at_ms) {
+        let modified = std::time::UNIX_EPOCH + std::time::Duration::from_millis(milliseconds);
+        file.set_modified(modified)?;
+    }
+    Ok(())
+}
