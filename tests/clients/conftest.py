@@ -228,12 +228,13 @@ class Jobs:
             **request.pop("HyperParameters", {}),
         }
         specification = {"TrainingImage": BASE_IMAGE, "TrainingInputMode": "File", **request.pop("AlgorithmSpecification", {})}
+        output = request.pop("OutputDataConfig", {"S3OutputPath": f"s3://{self.bucket}/models"})
         self.sagemaker.create_training_job(
             TrainingJobName=name,
             AlgorithmSpecification=specification,
             RoleArn=self.role,
             HyperParameters=parameters,
-            OutputDataConfig={"S3OutputPath": f"s3://{self.bucket}/models"},
+            OutputDataConfig=output,
             ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
             StoppingCondition={"MaxRuntimeInSeconds": seconds},
             **request,

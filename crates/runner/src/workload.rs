@@ -194,22 +194,31 @@ impl WorkloadSpec {
         }
         for (index, mount) in self.mounts.iter().enumerate() {
             check_plain_absolute("mount source", &mount.source)?;
-            check_plain_absolute("mount target", &mount.target)?;
             if self.mounts[..index].iter().any(|earlier| earlier.target == mount.target) {
                 return Err(format!(
                     "Two mounts have the target {}: keep one of them.",
                     mount.target.display()
                 ));
             }
-            if self.confinement == Confinement::Bubblewrap && is_reserved_target(&mount.target) {
-                return Err(format!(
-                    "The mount target {} belongs to the sandbox itself: choose another one.",
-                    mount.target.display()
-                ));
+            match self.confinement {
+                Confinement::Bubblewrap => check_mount_target(&mount.target)?,
+                Confinement::None => check_plain_absolute("mount target", &mount.target)?,
             }
         }
         Ok(())
     }
+}
+
+/// Checks that something can be mounted at `target` in a sandbox; the error is a sentence for the user.
+pub fn check_mount_target(target: &Path) -> Result<(), String> {
+    check_plain_absolute("mount target", target)?;
+    if is_reserved_target(target) {
+        return Err(format!(
+            "The mount target {} belongs to the sandbox itself: choose another one.",
+            target.display()
+        ));
+    }
+    Ok(())
 }
 
 /// The sandbox's own mounts, which a caller's mount would break or pierce.

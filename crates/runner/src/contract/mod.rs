@@ -36,7 +36,7 @@ pub struct Channel {
     pub name: String,
     /// Media type, passed on to the job.
     pub content_type: Option<String>,
-    /// `File` for now.
+    /// `File`, `FastFile` or `Pipe`.
     pub input_mode: String,
     /// For example `FullyReplicated`.
     pub distribution: String,
@@ -95,6 +95,13 @@ impl TrainingContract {
     /// S3 URI of the archive with the user's script, where the hyperparameters name one.
     pub fn source_archive(&self) -> Option<String> {
         Some(self.decoded("sagemaker_submit_directory")?.display()).filter(|uri| uri.starts_with("s3://"))
+    }
+
+    /// The channel that holds the user's script, where the hyperparameters name one.
+    pub fn source_channel(&self) -> Option<String> {
+        let named = self.decoded("sagemaker_submit_directory")?.display();
+        let below = named.strip_prefix("/opt/ml/input/data/")?;
+        below.split('/').next().map(str::to_owned)
     }
 
     /// Puts source that came with a channel (`sagemaker_submit_directory` names a folder, an archive or a file in
@@ -162,7 +169,8 @@ impl TrainingContract {
         ] {
             std::fs::create_dir_all(opt_ml.join(directory))?;
         }
-        for channel in &self.channels {
+        // A channel that is a stream has FIFOs instead of a folder.
+        for channel in self.channels.iter().filter(|channel| channel.input_mode != "Pipe") {
             std::fs::create_dir_all(opt_ml.join("input/data").join(&channel.name))?;
         }
         let write =

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use store::resources::Resource;
 
 use super::kinds::TRAINING_JOB;
-use super::{fields, listing, records};
+use super::{fields, listing, records, training_inputs};
 use crate::training::admission;
 use crate::training::record::TrainingRecord;
 use crate::{Cx, Error, Registry, Result};
@@ -40,35 +40,28 @@ const HONOURED: &[&str] = &[
     "InputDataConfig.DataSource.S3DataSource.S3DataType",
     "InputDataConfig.DataSource.S3DataSource.S3Uri",
     "InputDataConfig.DataSource.S3DataSource.S3DataDistributionType",
+    "InputDataConfig.DataSource.S3DataSource.AttributeNames",
     "InputDataConfig.ContentType",
     "InputDataConfig.CompressionType",
     "InputDataConfig.RecordWrapperType",
     "InputDataConfig.InputMode",
+    "InputDataConfig.ShuffleConfig.Seed",
     "OutputDataConfig.S3OutputPath",
     "OutputDataConfig.CompressionType",
     "ResourceConfig.InstanceType",
     "ResourceConfig.InstanceCount",
     "ResourceConfig.VolumeSizeInGB",
     "StoppingCondition.MaxRuntimeInSeconds",
+    "CheckpointConfig.S3Uri",
+    "CheckpointConfig.LocalPath",
+    "TensorBoardOutputConfig.S3OutputPath",
+    "TensorBoardOutputConfig.LocalPath",
     "Tags.**",
     "EnableNetworkIsolation",
     "DebugHookConfig.**",
     "ProfilerConfig.**",
     "ProfilerRuleConfigurations.**",
     "Environment.**",
-];
-
-/// Values of honoured fields that this release does not do yet: path of the field and the values that work.
-const HONOURED_VALUES: &[(&str, &[&str])] = &[
-    ("/AlgorithmSpecification/TrainingInputMode", &["File"]),
-    ("/OutputDataConfig/CompressionType", &["GZIP"]),
-];
-
-const HONOURED_CHANNEL_VALUES: &[(&str, &[&str])] = &[
-    ("/InputMode", &["File"]),
-    ("/CompressionType", &["None"]),
-    ("/RecordWrapperType", &["None"]),
-    ("/DataSource/S3DataSource/S3DataType", &["S3Prefix"]),
 ];
 
 async fn create_training_job(cx: Cx, input: CreateTrainingJobInput) -> Result<CreateTrainingJobOutput> {
@@ -92,36 +85,7 @@ async fn create_training_job(cx: Cx, input: CreateTrainingJobInput) -> Result<Cr
 
 /// Rules that the model cannot say.
 fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
-    let only = |place: &Value, prefix: &str, allowed: &[(&str, &[&str])]| {
-        for (path, values) in allowed {
-            if let Some(Value::String(value)) = place.pointer(path)
-                && !values.contains(&value.as_str())
-            {
-                let field = format!("{prefix}{}", path[1..].replace('/', "."));
-                return Err(Error::field(&format!("{field} {value}")));
-            }
-        }
-        Ok(())
-    };
-    only(raw, "", HONOURED_VALUES)?;
-    let none = Vec::new();
-    let channels = raw["InputDataConfig"].as_array().unwrap_or(&none);
-    let mut names = Vec::new();
-    for channel in channels {
-        only(channel, "InputDataConfig.", HONOURED_CHANNEL_VALUES)?;
-        let name = channel["ChannelName"].as_str().unwrap_or_default();
-        if names.contains(&name) {
-            return Err(Error::Validation(format!(
-                "InputDataConfig: the channel name {name:?} is given twice."
-            )));
-        }
-        names.push(name);
-        if channel.pointer("/DataSource/S3DataSource").is_none() {
-            return Err(Error::Validation(format!(
-                "InputDataConfig: the channel {name:?} needs a DataSource.S3DataSource."
-            )));
-        }
-    }
+    training_inputs::check(raw)?;
     let specification = &raw["AlgorithmSpecification"];
     if specification["TrainingImage"].is_null() {
         return Err(Error::Validation("AlgorithmSpecification.TrainingImage must be given.".into()));

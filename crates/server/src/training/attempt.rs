@@ -11,8 +11,7 @@ use store::work::Work;
 use tokio::sync::Notify;
 
 use super::record::{FailureCard, TrainingRecord};
-use super::{admission, prepare};
-use super::{failure, outputs};
+use super::{admission, failure, outputs, prepare, sync};
 use crate::app::App;
 use crate::capacity::Allocation;
 use crate::job_log::JobLog;
@@ -122,10 +121,19 @@ impl Attempt<'_> {
     async fn watch(&self, id: &str, stop: &Notify, allocation: Allocation) -> store::Result<End> {
         let executor = &self.app.executor;
         let ended = executor.wait(id);
-        tokio::pin!(ended);
+        let unstored = sync::keep(self, id);
+        tokio::pin!(ended, unstored);
         let report = tokio::select! {
             report = &mut ended => report,
             () = self.stopped(stop) => {
+                if let Err(error) = executor.stop(id) {
+                    tracing::error!(job = self.work.key.name, %error, "a training job could not be stopped");
+                }
+                ended.await
+            }
+            text = &mut unstored => {
+                // Written first: a server that takes over must not read the end as a stop that somebody wanted.
+                self.update(move |record, _| record.checkpoint_failure = Some(text)).await?;
                 if let Err(error) = executor.stop(id) {
                     tracing::error!(job = self.work.key.name, %error, "a training job could not be stopped");
                 }
@@ -163,12 +171,19 @@ impl Attempt<'_> {
         if matches!(committed, Err(store::Error::LeaseLost { .. } | store::Error::Missing { .. })) {
             return Ok(End::Superseded);
         }
-        committed?;
+        let unstored = TrainingRecord::read(&committed?.document)?.checkpoint_failure;
         let end = match &report.exit {
+            _ if unstored.is_some() => {
+                End::Failed(FailureCard::new("checkpoint", unstored.unwrap_or_default()))
+            }
             _ if stop_wanted || report.stop_requested => End::Stopped,
             Exit::Code(0) => End::Completed,
             Exit::TimeLimit => End::TimeLimit,
             _ => End::Failed(failure::card(self, id, report).await),
+        };
+        let end = match sync::finish(self, id).await {
+            Some(card) if !matches!(end, End::Failed(_)) => End::Failed(card),
+            _ => end,
         };
         let with_model = !matches!(end, End::Failed(_));
         match outputs::upload(self, id, with_model).await {

@@ -4,8 +4,8 @@ use runner::contract;
 use runner::workload::{Exit, ExitReport};
 
 use super::attempt::Attempt;
-use super::prepare;
 use super::record::FailureCard;
+use super::{channels, prepare};
 
 /// Lines of the log that a card carries.
 const TAIL_LINES: usize = 50;
@@ -22,6 +22,7 @@ pub async fn card(attempt: &Attempt<'_>, id: &str, report: &ExitReport) -> Failu
             let command = prepare::shown_command(attempt);
             let reason =
                 contract::failure_reason(*code, written.as_deref(), traceback.as_ref(), &tail, &command);
+            let reason = reason + channels::read_only_hint(&tail).unwrap_or_default();
             FailureCard { exit_code: Some(*code), ..FailureCard::new("exit", reason) }
         }
         Exit::Signal(number) => {

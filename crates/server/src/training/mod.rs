@@ -2,11 +2,13 @@
 
 pub mod admission;
 mod attempt;
+mod channels;
 mod failure;
-mod inputs;
 mod outputs;
 mod prepare;
+mod put;
 pub mod record;
+mod sync;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -18,7 +20,7 @@ use tokio::sync::Notify;
 use crate::app::App;
 use crate::sagemaker::kinds::TRAINING_JOB;
 
-pub use inputs::split_uri as bucket_and_key;
+pub use channels::split_uri as bucket_and_key;
 
 /// Claims queued training jobs and runs each in a task of its own.
 pub struct TrainingDriver {

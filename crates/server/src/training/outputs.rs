@@ -1,19 +1,22 @@
 //! What a job leaves: model.tar.gz, output.tar.gz, and the last values of its metrics.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use runner::archive::create_tar_gz;
 use runner::contract::MetricScraper;
+use runner::tree::Tree;
 
 use super::attempt::Attempt;
+use super::put::{Growing, PutError, Target};
 use super::record::{FinalMetric, TrainingRecord};
 use super::{bucket_and_key, prepare};
 
 /// Compression level: the fastest costs a third of the default's time for a tenth more bytes.
 const COMPRESSION_LEVEL: u32 = 1;
 
-/// Uploads `/opt/ml/model` (when `with_model`) and `/opt/ml/output/data` below the job's output path; returns the URI of the
-/// model archive.
+/// Uploads `/opt/ml/model` (when `with_model`), packed unless the request says otherwise, and `/opt/ml/output/data`
+/// below the job's output path; returns the URI of the model.
 ///
 /// # Errors
 /// A text for the failure card.
@@ -28,6 +31,17 @@ pub async fn upload(attempt: &Attempt<'_>, id: &str, with_model: bool) -> Result
     if !with_model {
         return Ok(None);
     }
+    if attempt
+        .request
+        .output_data_config
+        .compression_type
+        .as_ref()
+        .is_some_and(|kind| kind.as_str() == "NONE")
+    {
+        let uri = format!("{base}/{job}/output/model/");
+        put_tree(attempt, id, "model", &uri).await?;
+        return Ok(Some(uri));
+    }
     let uri = format!("{base}/{job}/output/model.tar.gz");
     put_archive(attempt, id, &opt_ml.join("model"), &uri).await?;
     Ok(Some(uri))
@@ -35,6 +49,43 @@ pub async fn upload(attempt: &Attempt<'_>, id: &str, with_model: bool) -> Result
 
 fn is_empty(directory: &Path) -> bool {
     std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
+}
+
+/// Puts each file below a folder of `/opt/ml`.
+async fn put_tree(attempt: &Attempt<'_>, id: &str, folder: &str, uri: &str) -> Result<(), String> {
+    let failed = |what: &dyn std::fmt::Display| format!("ClientError: Artifact upload failed: {uri}: {what}");
+    let (bucket, prefix) = bucket_and_key(uri).ok_or_else(|| failed(&"not an S3 URI"))?;
+    let target = Target {
+        app: attempt.app,
+        account: &attempt.work.key.account,
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+    };
+    let (opt_ml, folder) = (prepare::opt_ml(attempt.app, id), PathBuf::from(folder));
+    let looked = tokio::task::spawn_blocking(move || {
+        let Some(tree) = Tree::open(&opt_ml, &folder)? else { return Ok(None) };
+        let scan = tree.scan()?;
+        Ok::<_, std::io::Error>(Some((Arc::new(tree), scan)))
+    });
+    let looked = looked.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    let Some((tree, scan)) = looked else { return Ok(()) };
+    for (path, stamp) in &scan.files {
+        match target.put(&tree, path, *stamp, Growing::Later).await {
+            Ok(()) => {}
+            Err(PutError::Changing) => {
+                return Err(failed(&format!("{} changed after the job had ended", path.display())));
+            }
+            Err(PutError::Failed { text, .. }) => {
+                return Err(format!("ClientError: Artifact upload failed: {text}"));
+            }
+        }
+    }
+    let stream = attempt.stream().await;
+    for (path, reason) in scan.left_out {
+        let line = format!("modelyard: {} {reason} and was not uploaded.", path.display());
+        attempt.log(&stream).line(&line).await;
+    }
+    Ok(())
 }
 
 async fn put_archive(attempt: &Attempt<'_>, id: &str, directory: &Path, uri: &str) -> Result<(), String> {

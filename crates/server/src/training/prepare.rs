@@ -6,11 +6,12 @@ use std::sync::Arc;
 use runner::catalogue::ImageProfile;
 use runner::contract::{Channel, TrainingContract};
 use runner::environment::Environment;
+use runner::feed::Shard;
 use runner::workload::{Access, Confinement, JobUser, Mount, Network, WorkloadSpec};
 
 use super::attempt::Attempt;
-use super::inputs;
 use super::record::FailureCard;
+use super::{channels, sync};
 use crate::app::App;
 use crate::capacity::Grant;
 use crate::job_log::JobLog;
@@ -123,17 +124,22 @@ pub async fn launch(attempt: &Attempt<'_>, grant: &Grant) -> store::Result<Step<
     }
 }
 
+/// How the job's channels are read, unless they say it themselves.
+fn input_mode(attempt: &Attempt<'_>) -> String {
+    let specification = attempt.request.algorithm_specification.as_ref();
+    specification.map_or_else(|| "File".to_owned(), |one| one.training_input_mode.to_string())
+}
+
 /// The container contract of a job.
 fn contract(attempt: &Attempt<'_>) -> TrainingContract {
     let request = &attempt.request;
     let key = &attempt.work.key;
     let specification = request.algorithm_specification.as_ref();
-    let input_mode =
-        specification.map_or_else(|| "File".to_owned(), |one| one.training_input_mode.to_string());
+    let mode_of_job = input_mode(attempt);
     let channels = request.input_data_config.iter().flatten().map(|channel| Channel {
         name: channel.channel_name.clone(),
         content_type: channel.content_type.clone(),
-        input_mode: channel.input_mode.as_ref().map_or_else(|| input_mode.clone(), ToString::to_string),
+        input_mode: channels::input_mode(channel, &mode_of_job),
         distribution: channel
             .data_source
             .s3_data_source
@@ -204,14 +210,22 @@ async fn prepare(
         return fail("input", format!("InternalServerError: {text}"));
     }
     let contract = contract(attempt);
-    for channel in attempt.request.input_data_config.iter().flatten() {
-        let Some(source) = &channel.data_source.s3_data_source else { continue };
-        let target = opt_ml.join("input/data").join(&channel.channel_name);
-        if let Err(text) = inputs::download_prefix(&app.objects, &key.account, &source.s3_uri, &target).await
-        {
-            return fail("input", text);
-        }
-    }
+    let place = channels::Place {
+        directory: &directory,
+        opt_ml: &opt_ml,
+        host: Shard { host: 0, hosts: 1 },
+        source_channel: contract.source_channel(),
+    };
+    let wanted = attempt.request.input_data_config.as_deref().unwrap_or_default();
+    let mode = input_mode(attempt);
+    let channels = match channels::prepare(&app.objects, &key.account, wanted, &mode, &place).await {
+        Ok(channels) => channels,
+        Err(text) => return fail("input", text),
+    };
+    let synchronised = match sync::restore(attempt, id).await {
+        Ok(mounts) => mounts,
+        Err(text) => return fail("checkpoint", text),
+    };
     let code = opt_ml.join("code");
     if let Some(uri) = contract.source_archive()
         && let Err(text) = workloads::extract_object(app, &key.account, &uri, &code).await
@@ -246,12 +260,15 @@ async fn prepare(
     variables.insert("PYTHONPATH".into(), python_path);
     let mut mounts = workloads::shared_mounts(app, &environment);
     mounts.push(Mount { source: opt_ml, target: PathBuf::from("/opt/ml"), access: Access::ReadWrite });
+    mounts.extend(channels.mounts);
+    mounts.extend(synchronised);
     Ok(Ok(WorkloadSpec {
         id: id.to_owned(),
         command: prepared.command,
         environment: variables,
         working_directory: prepared.working_directory,
         mounts,
+        feeds: channels.feeds,
         log_path,
         time_limit_seconds: Some(limit_seconds),
         stop_grace_seconds: STOP_GRACE_SECONDS,

@@ -31,6 +31,8 @@ pub struct TrainingRecord {
     pub final_metrics: Vec<FinalMetric>,
     /// Why it failed.
     pub failure: Option<FailureCard>,
+    /// The checkpoint that could not be stored, for which the job is being ended.
+    pub checkpoint_failure: Option<String>,
 }
 
 /// One secondary status.
@@ -60,7 +62,8 @@ pub struct FinalMetric {
 /// Why a job failed, whole; `FailureReason` is its short form.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailureCard {
-    /// What failed: `capacity`, `environment`, `input`, `launch`, `exit`, `time_limit`, `supervisor`, `output` or `request`.
+    /// What failed: `capacity`, `environment`, `input`, `launch`, `exit`, `checkpoint`, `time_limit`, `supervisor`, `output` or
+    /// `request`.
     pub cause: String,
     /// One sentence, at most 1,024 characters, as `FailureReason` shows it.
     pub reason: String,

@@ -4,4 +4,5 @@ mod capacity;
 mod endpoints;
 mod models;
 mod search;
+mod training_inputs;
 mod training_jobs;

@@ -1,0 +1,335 @@
+//! Folders of a job that are kept in S3 while it runs: checkpoints, restored before the start, and TensorBoard's files.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use runner::tree::{Scan, Stamp, Tree};
+use runner::workload::{Access, Mount};
+use store::objects::{Export, ExportedObject};
+
+use super::attempt::Attempt;
+use super::put::{Growing, PutError, Target};
+use super::record::FailureCard;
+use super::{bucket_and_key, prepare};
+
+/// Where checkpoints lie when the request does not say.
+const CHECKPOINTS: &str = "/opt/ml/checkpoints";
+/// Where TensorBoard's files lie when the request does not say.
+const TENSOR_BOARD: &str = "/opt/ml/output/tensorboard";
+
+/// Shortest pause between two looks at checkpoints.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
+/// Shortest pause between two looks at TensorBoard's files, which grow all the time.
+const TENSOR_BOARD_PAUSE: Duration = Duration::from_secs(10);
+/// A look may take this part of the time: large folders are looked at less often.
+const IDLE_FACTOR: u32 = 10;
+
+/// Times that a failing put is tried, and the pause between them.
+const TRIES: usize = 3;
+const TRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Objects of one page of a listing.
+const PAGE: usize = 1_000;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Checkpoints,
+    TensorBoard,
+}
+
+/// A folder and the prefix that it is kept under.
+struct Folder {
+    kind: Kind,
+    /// Host folder that the job cannot replace.
+    base: PathBuf,
+    /// The folder below it.
+    relative: PathBuf,
+    /// How the job sees it, when not in its `/opt/ml`.
+    mount: Option<Mount>,
+    bucket: String,
+    prefix: String,
+}
+
+/// Restores checkpoints and makes the folders; returns what is to be mounted.
+///
+/// # Errors
+/// A text for the failure card.
+pub async fn restore(attempt: &Attempt<'_>, id: &str) -> Result<Vec<Mount>, String> {
+    let mut mounts = Vec::new();
+    for folder in folders(attempt, id) {
+        let path = folder.base.join(&folder.relative);
+        tokio::fs::create_dir_all(&path)
+            .await
+            .map_err(|error| format!("InternalServerError: {}: {error}.", path.display()))?;
+        if folder.kind == Kind::Checkpoints {
+            folder.restore(attempt, &path).await?;
+        } else {
+            folder.target(attempt).check().await?;
+        }
+        mounts.extend(folder.mount);
+    }
+    Ok(mounts)
+}
+
+/// Keeps the job's folders in S3 for as long as it is polled; returns only when a checkpoint cannot be stored, with a text
+/// for the failure card.
+pub async fn keep(attempt: &Attempt<'_>, id: &str) -> String {
+    let folders = folders(attempt, id);
+    if folders.is_empty() {
+        return std::future::pending().await;
+    }
+    let loops = folders.into_iter().map(|folder| Box::pin(keep_one(attempt, folder)));
+    futures::future::select_all(loops).await.0
+}
+
+async fn keep_one(attempt: &Attempt<'_>, folder: Folder) -> String {
+    let least = if folder.kind == Kind::Checkpoints { CHECKPOINT_PAUSE } else { TENSOR_BOARD_PAUSE };
+    let mut sync = Sync::new(attempt, &folder);
+    let mut has_complained = false;
+    loop {
+        let began_at = tokio::time::Instant::now();
+        match sync.round(false).await {
+            Ok(()) => has_complained = false,
+            Err(text) if folder.kind == Kind::Checkpoints => return text,
+            Err(text) => {
+                if !std::mem::replace(&mut has_complained, true) {
+                    sync.say(&format!("{text} It is tried again.")).await;
+                }
+            }
+        }
+        tokio::time::sleep(least.max(began_at.elapsed() * IDLE_FACTOR)).await;
+    }
+}
+
+/// Puts what the ended job has left in its folders; returns the card of a job for which that cannot be done.
+pub async fn finish(attempt: &Attempt<'_>, id: &str) -> Option<FailureCard> {
+    let mut card = None;
+    for folder in folders(attempt, id) {
+        if let Err(text) = Sync::new(attempt, &folder).round(true).await {
+            let cause = if folder.kind == Kind::Checkpoints { "checkpoint" } else { "output" };
+            card.get_or_insert_with(|| FailureCard::new(cause, text));
+        }
+    }
+    card
+}
+
+fn folders(attempt: &Attempt<'_>, id: &str) -> Vec<Folder> {
+    let request = &attempt.request;
+    let mut folders = Vec::new();
+    let mut add = |kind, uri: &str, suffix: &str, local: Option<&str>, default: &str| {
+        // CreateTrainingJob has checked it.
+        let Some((bucket, key)) = bucket_and_key(uri) else { return };
+        let local = local.map(|path| path.trim_end_matches('/')).filter(|path| !path.is_empty());
+        let local = Path::new(local.unwrap_or(default));
+        let (base, relative, mount) = match local.strip_prefix("/opt/ml") {
+            Ok(relative) => (prepare::opt_ml(attempt.app, id), relative.to_owned(), None),
+            Err(_) => {
+                let name = if kind == Kind::Checkpoints { "checkpoints" } else { "tensorboard" };
+                let source = prepare::job_directory(attempt.app, id).join(name);
+                let mount =
+                    Mount { source: source.clone(), target: local.to_owned(), access: Access::ReadWrite };
+                (source, PathBuf::new(), Some(mount))
+            }
+        };
+        let key = format!("{}{suffix}", key.trim_end_matches('/'));
+        let prefix = if key.is_empty() { key } else { format!("{}/", key.trim_start_matches('/')) };
+        folders.push(Folder { kind, base, relative, mount, bucket: bucket.to_owned(), prefix });
+    };
+    if let Some(config) = &request.checkpoint_config {
+        add(Kind::Checkpoints, &config.s3_uri, "", config.local_path.as_deref(), CHECKPOINTS);
+    }
+    if let Some(config) = &request.tensor_board_output_config {
+        // Where the SDK looks for them.
+        let suffix = format!("/{}/tensorboard-output", attempt.work.key.name);
+        add(Kind::TensorBoard, &config.s3_output_path, &suffix, config.local_path.as_deref(), TENSOR_BOARD);
+    }
+    folders
+}
+
+impl Folder {
+    fn target<'a>(&self, attempt: &'a Attempt<'_>) -> Target<'a> {
+        Target {
+            app: attempt.app,
+            account: &attempt.work.key.account,
+            bucket: self.bucket.clone(),
+            prefix: self.prefix.clone(),
+        }
+    }
+
+    async fn restore(&self, attempt: &Attempt<'_>, path: &Path) -> Result<(), String> {
+        let (objects, account) = (&attempt.app.objects, &attempt.work.key.account);
+        let failed = |problem: String| {
+            format!(
+                "ClientError: the checkpoints under s3://{}/{} cannot be restored: {problem}.",
+                self.bucket, self.prefix
+            )
+        };
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = objects.list_keys(account, &self.bucket, &self.prefix, after.as_deref(), PAGE).await;
+            let page = page.map_err(|error| failed(error.to_string()))?;
+            after = page.last().filter(|_| page.len() == PAGE).map(|last| last.key.clone().into_bytes());
+            let mut exported = Vec::new();
+            for object in page.into_iter().filter(|object| !object.key.ends_with('/')) {
+                let below = super::channels::plain_path(&object.key[self.prefix.len()..]);
+                let below = below.ok_or_else(|| failed(format!("the key {:?} is no path", object.key)))?;
+                exported.push(ExportedObject {
+                    bucket: self.bucket.clone(),
+                    object,
+                    target: path.join(below),
+                });
+            }
+            objects
+                .export(account, exported, Export::Own)
+                .await
+                .map_err(|error| failed(error.to_string()))?;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Target<'_> {
+    /// Finds out early that nothing could be put.
+    async fn check(&self) -> Result<(), String> {
+        let bucket = self.app.objects.bucket(self.account, &self.bucket).await;
+        bucket
+            .map(|_| ())
+            .map_err(|error| format!("ClientError: s3://{}/{}: {error}.", self.bucket, self.prefix))
+    }
+}
+
+/// What is known of a folder between two looks.
+struct Sync<'a> {
+    attempt: &'a Attempt<'a>,
+    folder: &'a Folder,
+    target: Target<'a>,
+    /// Files as they are stored; `None` before the first look.
+    stored: Option<HashMap<PathBuf, Stamp>>,
+    /// Files as the last look saw them: one that has not changed since is whole.
+    seen: HashMap<PathBuf, Stamp>,
+    complained: HashSet<PathBuf>,
+}
+
+impl<'a> Sync<'a> {
+    fn new(attempt: &'a Attempt<'a>, folder: &'a Folder) -> Sync<'a> {
+        let target = folder.target(attempt);
+        Sync { attempt, folder, target, stored: None, seen: HashMap::new(), complained: HashSet::new() }
+    }
+
+    /// Looks at the folder once and puts what is new; in the last round nobody writes any more.
+    async fn round(&mut self, is_last: bool) -> Result<(), String> {
+        let (base, relative) = (self.folder.base.clone(), self.folder.relative.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let Some(tree) = Tree::open(&base, &relative)? else { return Ok(None) };
+            let scan = tree.scan()?;
+            Ok::<_, std::io::Error>(Some((Arc::new(tree), scan)))
+        });
+        let looked = looked.await.map_err(|error| error.to_string());
+        let looked =
+            looked.and_then(|looked| looked.map_err(|error| error.to_string())).map_err(|error| {
+                format!(
+                    "{}the folder of s3://{}/{} cannot be read: {error}.",
+                    self.subject(),
+                    self.folder.bucket,
+                    self.folder.prefix
+                )
+            })?;
+        // Removed by the job; it may make it again.
+        let Some((tree, scan)) = looked else { return Ok(()) };
+        let stored = match self.stored.take() {
+            Some(stored) => stored,
+            None => self.compare(&scan).await?,
+        };
+        let stored = self.stored.insert(stored);
+        for (path, stamp) in &scan.files {
+            if stored.get(path) == Some(stamp) {
+                continue;
+            }
+            let is_whole = is_last || self.seen.get(path) == Some(stamp);
+            let growing = match self.folder.kind {
+                Kind::Checkpoints if !is_whole => continue,
+                Kind::Checkpoints => Growing::Later,
+                Kind::TensorBoard => Growing::SoFar,
+            };
+            match put(&self.target, &tree, path, *stamp, growing).await {
+                Ok(()) => drop(stored.insert(path.clone(), *stamp)),
+                Err(PutError::Changing) if !is_last => {}
+                Err(PutError::Changing) => {
+                    return Err(format!(
+                        "{}s3://{}/{}{} could not be stored: the file changed after the job had ended.",
+                        self.subject(),
+                        self.target.bucket,
+                        self.target.prefix,
+                        path.display()
+                    ));
+                }
+                Err(PutError::Failed { text, .. }) => return Err(format!("{}{text}", self.subject())),
+            }
+        }
+        for (path, reason) in &scan.left_out {
+            if self.complained.insert(path.clone()) {
+                let prefix = &self.target.prefix;
+                self.say(&format!("{} {reason} and is not stored under {prefix}", path.display())).await;
+            }
+        }
+        self.seen = scan.files.into_iter().collect();
+        Ok(())
+    }
+
+    fn subject(&self) -> &'static str {
+        match self.folder.kind {
+            Kind::Checkpoints => "ClientError: the checkpoint ",
+            Kind::TensorBoard => "ClientError: the TensorBoard output ",
+        }
+    }
+
+    /// Which of the files are in S3 as they are: after a restart of the server, or of the job, little has to be put again.
+    async fn compare(&self, scan: &Scan) -> Result<HashMap<PathBuf, Stamp>, String> {
+        let mut stored = HashMap::new();
+        for page in scan.files.chunks(PAGE) {
+            let (known, keys): (Vec<_>, Vec<String>) =
+                page.iter().filter_map(|file| Some((file, self.target.key(&file.0).ok()?))).unzip();
+            let rows =
+                self.target.app.objects.find_many(self.target.account, &self.target.bucket, keys).await;
+            let rows = rows.map_err(|error| {
+                format!("{}s3://{}/{}: {error}.", self.subject(), self.target.bucket, self.target.prefix)
+            })?;
+            let same = known
+                .into_iter()
+                .zip(rows)
+                .filter(|((_, stamp), row)| row.as_ref().is_some_and(|row| Target::is_stored(row, *stamp)));
+            stored.extend(same.map(|((path, stamp), _)| (path.clone(), *stamp)));
+        }
+        Ok(stored)
+    }
+
+    async fn say(&self, text: &str) {
+        let stream = self.attempt.stream().await;
+        self.attempt.log(&stream).line(&format!("modelyard: {text}")).await;
+    }
+}
+
+/// Puts a file, again when the disk had a bad moment.
+async fn put(
+    target: &Target<'_>,
+    tree: &Arc<Tree>,
+    path: &Path,
+    stamp: Stamp,
+    growing: Growing,
+) -> Result<(), PutError> {
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        match target.put(tree, path, stamp, growing).await {
+            Err(PutError::Failed { text, is_passing: true }) if left > 0 => {
+                tracing::warn!(text, "a file of a job is put again");
+                tokio::time::sleep(TRY_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
