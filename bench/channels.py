@@ -91,8 +91,8 @@ def main():
         copy = copies.get(name.split("-")[0])
         rows.append([label, f"{medians[name]:.0f}", f"{added[name]:.0f}", f"{copy:.0f}" if copy else "", ""])
         if copy:
-            rows[-1][-1] = report.ratio(copy, max(added[name], 1))
-    report.table(["ms to the first line of user code", "median", "added by the channel", "raw copy (cp)", "copy / added"], rows)
+            rows[-1][-1] = report.ratio(copy, medians[name])
+    report.table(["ms to the first line of user code", "median", "added by the channel", "raw copy (cp)", "copy / start"], rows)
     report.verdict(f"start of a {BIG_BYTES >> 30} GiB channel, added", added["big"], ADDED_LIMIT_MS, "ms")
 
 
