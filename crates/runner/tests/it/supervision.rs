@@ -152,6 +152,8 @@ async fn a_job_does_not_outlive_its_supervisor() {
         let script = format!("trap '' TERM; setsid sleep {marker} & echo > {id}; exec sleep {marker}");
         bench.executor.start(&make(&bench, id, &script)).await.unwrap();
         ready.line().await;
+        // Killed before it has recorded the job, the supervisor would leave nothing to wait for.
+        bench.job_pid(id);
         rustix::process::kill_process(bench.supervisor_pid(id), Signal::KILL).unwrap();
         let report = bench.executor.wait(id).await.unwrap();
         assert_eq!(report.exit, Exit::SupervisorLost, "{id}");
