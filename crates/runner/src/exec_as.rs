@@ -1,9 +1,10 @@
 //! The first process inside a sandbox: gives up every privilege, runs the job's command, reports its end.
 //!
 //! It speaks with the supervisor over its standard input, a socket: lines of [`InitMessage`] go out, bytes
-//! that ask for an end come in, and the supervisor's death (an end of file) means a kill. The job itself gets
-//! `/dev/null` instead.
+//! that let it go on or ask for an end come in, and the supervisor's death (an end of file) means a kill. The
+//! job itself gets `/dev/null` instead.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -14,16 +15,20 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Gid, Pid, PidfdFlags, Resource, Rlimit, Signal, Uid, WaitOptions};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet};
+use serde::{Deserialize, Serialize};
 
+use crate::locks::landlock::{self, Places};
+use crate::locks::{Lock, LockReport, namespaces, seccomp};
 use crate::supervisor::kill_all_descendants;
 use crate::workload::Exit;
 
 /// Name of the hidden sub-command whose body is [`exec_as`].
 pub const SUBCOMMAND: &str = "exec-as";
 
-/// Open files a job may have, unless the host allows less.
-const OPEN_FILES_LIMIT: u64 = 65_536;
+/// What the supervisor sends when the job may run.
+pub(crate) const GO: u8 = b'g';
+
 /// Makes the kernel choose the job, not the server, when memory runs out.
 const OUT_OF_MEMORY_SCORE: &str = "500";
 
@@ -36,6 +41,16 @@ pub(crate) struct InitOptions {
     pub home: Option<PathBuf>,
     /// There is no pid namespace: find and end all descendants.
     pub subreaper: bool,
+    /// Open files of each process.
+    pub open_files: Option<u64>,
+    /// Processes of the job's user, where no control group counts them.
+    pub processes: Option<u64>,
+    /// Size of the largest file.
+    pub file_bytes: Option<u64>,
+    /// CPUs to stay on, where no control group shares out their time.
+    pub cpus: Option<u32>,
+    /// Where the job may read and write.
+    pub places: Places,
     /// The job's program and arguments.
     pub command: Vec<OsString>,
 }
@@ -53,6 +68,22 @@ impl InitOptions {
         if self.subreaper {
             arguments.push("--subreaper".into());
         }
+        let cpus = self.cpus.map(u64::from);
+        for (name, number) in [
+            ("--open-files", self.open_files),
+            ("--processes", self.processes),
+            ("--file-bytes", self.file_bytes),
+            ("--cpus", cpus),
+        ] {
+            if let Some(number) = number {
+                arguments.extend([name.into(), number.to_string().into()]);
+            }
+        }
+        for (name, paths) in [("--read", &self.places.read), ("--write", &self.places.write)] {
+            for path in paths {
+                arguments.extend([name.into(), path.clone().into_os_string()]);
+            }
+        }
         arguments.push("--".into());
         arguments.extend(self.command.iter().cloned());
         arguments
@@ -69,6 +100,16 @@ impl InitOptions {
                     options.home = Some(arguments.next().ok_or("--home needs a directory")?.into())
                 }
                 Some("--subreaper") => options.subreaper = true,
+                Some("--open-files") => options.open_files = Some(parse_number(arguments.next())?),
+                Some("--processes") => options.processes = Some(parse_number(arguments.next())?),
+                Some("--file-bytes") => options.file_bytes = Some(parse_number(arguments.next())?),
+                Some("--cpus") => options.cpus = Some(parse_number(arguments.next())?),
+                Some("--read") => {
+                    options.places.read.push(arguments.next().ok_or("--read needs a path")?.into());
+                }
+                Some("--write") => {
+                    options.places.write.push(arguments.next().ok_or("--write needs a path")?.into());
+                }
                 Some("--") => break,
                 _ => return Err(format!("unknown argument {}", argument.display())),
             }
@@ -81,6 +122,13 @@ impl InitOptions {
     }
 }
 
+fn parse_number<N: std::str::FromStr>(argument: Option<OsString>) -> Result<N, String> {
+    argument
+        .as_deref()
+        .and_then(|text| text.to_str()?.parse().ok())
+        .ok_or_else(|| "a limit needs a number".to_owned())
+}
+
 fn parse_user(argument: Option<&OsStr>) -> Result<(u32, u32), String> {
     argument
         .and_then(|text| text.to_str()?.split_once(':'))
@@ -88,9 +136,20 @@ fn parse_user(argument: Option<&OsStr>) -> Result<(u32, u32), String> {
         .ok_or_else(|| "--user needs UID:GID".to_owned())
 }
 
+/// How far the first process is locked in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Readiness {
+    /// Its namespaces, by their names under `/proc/self/ns`.
+    pub namespaces: BTreeMap<String, String>,
+    /// The locks that it shut itself.
+    pub locks: Vec<LockReport>,
+}
+
 /// What the first process tells the supervisor, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum InitMessage {
+    /// Privileges are given up and locks are shut; waiting for [`GO`].
+    Ready(Readiness),
     /// All is ready, the command is being run.
     Running,
     /// The command cannot be run, for this reason.
@@ -102,6 +161,10 @@ pub(crate) enum InitMessage {
 impl InitMessage {
     fn encode(&self) -> String {
         match self {
+            Self::Ready(readiness) => {
+                // Strings, numbers and lists always serialize, on one line.
+                format!("ready {}\n", serde_json::to_string(readiness).unwrap_or_default())
+            }
             Self::Running => "running\n".to_owned(),
             Self::Failed(text) => format!("failed {}\n", text.replace('\n', " ")),
             Self::Ended(Exit::Signal(signal)) => format!("signal {signal}\n"),
@@ -115,6 +178,7 @@ impl InitMessage {
         let line = line.trim_end_matches('\n');
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
+            "ready" => Some(Self::Ready(serde_json::from_str(rest).ok()?)),
             "running" => Some(Self::Running),
             "failed" => Some(Self::Failed(rest.to_owned())),
             "signal" => Some(Self::Ended(Exit::Signal(rest.parse().ok()?))),
@@ -148,6 +212,7 @@ pub fn exec_as(arguments: impl Iterator<Item = OsString>) -> ! {
 }
 
 fn run(options: &InitOptions, channel: &UnixStream) -> Result<Exit, String> {
+    let namespaces = namespaces::own();
     drop_privileges(options).map_err(|error| format!("The job's privileges cannot be given up: {error}."))?;
     check_privileges(options)?;
     if let Some(home) = &options.home {
@@ -157,6 +222,10 @@ fn run(options: &InitOptions, channel: &UnixStream) -> Result<Exit, String> {
             }
             _ => {}
         }
+    }
+    say(channel, &InitMessage::Ready(Readiness { namespaces, locks: shut_locks(options) }));
+    if let Some(exit) = wait_for_go(channel) {
+        return Ok(exit);
     }
     let program = &options.command[0];
     // Said before, not after: the job may do anything, even end this process, once it is there. A failure
@@ -222,9 +291,19 @@ fn drop_privileges(options: &InitOptions) -> io::Result<()> {
     // Both are only niceties, and may be denied inside containers.
     let _ = std::fs::write("/proc/self/oom_score_adj", OUT_OF_MEMORY_SCORE);
     let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let limit = hard.map_or(OPEN_FILES_LIMIT, |hard| hard.min(OPEN_FILES_LIMIT));
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) })?;
+    for (resource, limit) in [
+        (Resource::Nofile, options.open_files),
+        (Resource::Nproc, options.processes),
+        (Resource::Fsize, options.file_bytes),
+    ] {
+        let Some(limit) = limit else { continue };
+        let hard = rustix::process::getrlimit(resource).maximum;
+        let limit = hard.map_or(limit, |hard| hard.min(limit));
+        rustix::process::setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
+    }
+    if let Some(cpus) = options.cpus {
+        stay_on(cpus)?;
+    }
 
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::thread::set_no_new_privs(true)?;
@@ -250,6 +329,52 @@ fn drop_privileges(options: &InitOptions) -> io::Result<()> {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     }
     Ok(())
+}
+
+/// Keeps this process on some of the CPUs that it may use now; which ones differs from job to job.
+fn stay_on(count: u32) -> io::Result<()> {
+    let allowed = rustix::thread::sched_getaffinity(None)?;
+    let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    let first = std::os::unix::process::parent_id() as usize % all.len().max(1);
+    let mut chosen = CpuSet::new();
+    for cpu in all.iter().cycle().skip(first).take(all.len().min(count as usize)) {
+        chosen.set(*cpu);
+    }
+    Ok(rustix::thread::sched_setaffinity(None, &chosen)?)
+}
+
+/// Shuts the second locks, after the privileges are gone and before anything of the job runs.
+fn shut_locks(options: &InitOptions) -> Vec<LockReport> {
+    let user = match options.user {
+        Some((uid, _)) => LockReport::held(Lock::JobUser, format!("user {uid}")),
+        None => LockReport::missing(Lock::JobUser, "the job runs as the server's own user"),
+    };
+    let mut locks =
+        vec![user, LockReport::held(Lock::NoCapabilities, ""), LockReport::held(Lock::NoNewPrivileges, "")];
+    // This order, since the first needs system calls that the second refuses.
+    locks.push(match landlock::engage(&options.places) {
+        Ok(detail) => LockReport::held(Lock::Landlock, detail),
+        Err(why) => LockReport::missing(Lock::Landlock, why),
+    });
+    locks.push(match seccomp::engage() {
+        Ok(()) => LockReport::held(Lock::Seccomp, ""),
+        Err(why) => LockReport::missing(Lock::Seccomp, why),
+    });
+    locks
+}
+
+/// Waits until the supervisor has put this process into its control group and judged the locks; if the job is to end
+/// before it has begun, this is how.
+fn wait_for_go(mut channel: &UnixStream) -> Option<Exit> {
+    loop {
+        let mut byte = [0];
+        match channel.read(&mut byte) {
+            Ok(1) if byte == [GO] => return None,
+            Ok(1) if byte == [b's'] => return Some(Exit::Signal(Signal::TERM.as_raw())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => return Some(Exit::Signal(Signal::KILL.as_raw())),
+        }
+    }
 }
 
 /// Makes sure, rather than trusting the steps, that nothing is left.
@@ -289,6 +414,11 @@ mod tests {
             user: Some((64_000, 64_001)),
             home: Some(PathBuf::from("/tmp/home")),
             subreaper: true,
+            open_files: Some(100),
+            processes: Some(20),
+            file_bytes: Some(u64::MAX),
+            cpus: Some(2),
+            places: Places { read: vec!["/".into()], write: vec!["/tmp".into(), "/opt/ml".into()] },
             command: vec!["sh".into(), "--".into(), "-c".into()],
         };
         assert_eq!(InitOptions::from_arguments(options.to_arguments().into_iter()), Ok(options));
@@ -304,6 +434,7 @@ mod tests {
             &["--"],
             &["--subreaper"],
             &["--user", "a:b", "--", "x"],
+            &["--open-files", "many", "--", "x"],
         ] {
             assert!(
                 InitOptions::from_arguments(arguments.iter().map(OsString::from)).is_err(),
@@ -314,7 +445,12 @@ mod tests {
 
     #[test]
     fn messages_survive_the_channel() {
+        let readiness = Readiness {
+            namespaces: [("pid".to_owned(), "pid:[1]".to_owned())].into(),
+            locks: vec![LockReport::missing(Lock::Landlock, "line\nbreak")],
+        };
         let messages = [
+            InitMessage::Ready(readiness),
             InitMessage::Running,
             InitMessage::Failed("no such file".to_owned()),
             InitMessage::Ended(Exit::Code(3)),

@@ -15,7 +15,8 @@ use tokio::io::{AsyncReadExt, Interest};
 
 use crate::supervisor::directory::{Assignment, EndRequest, WorkloadDirectory, has_ended, now_ms};
 use crate::supervisor::{ALREADY_STARTED, IN_CHARGE};
-use crate::workload::{Exit, ExitReport, Observation, WorkloadSpec, is_valid_id};
+use crate::usage::{SamplePage, read_samples};
+use crate::workload::{Containment, Exit, ExitReport, Observation, WorkloadSpec, is_valid_id};
 
 /// Result of the execution half of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -77,6 +78,18 @@ pub trait Executor: Send + Sync {
 
     /// The ids of all workloads that are not removed, sorted.
     fn list(&self) -> Result<Vec<String>>;
+
+    /// How the workload is kept in; `None` until its first process has said, and for an unknown one.
+    fn containment(&self, id: &str) -> Result<Option<Containment>> {
+        let _ = id;
+        Ok(None)
+    }
+
+    /// What the workload used of the machine after `after_ms`, a page of samples at a time; none for an unknown one.
+    fn samples(&self, id: &str, after_ms: u64) -> Result<SamplePage> {
+        let _ = id;
+        Ok(SamplePage { samples: Vec::new(), last_at_ms: after_ms })
+    }
 }
 
 /// What executing needs to know about this machine.
@@ -88,11 +101,19 @@ pub struct ExecutorSettings {
     pub job_uid: u32,
     /// Group that jobs run as when the server is root.
     pub job_gid: u32,
+    /// The program that tells of NVIDIA GPUs, where there are some.
+    #[serde(default)]
+    pub nvidia_smi: Option<PathBuf>,
 }
 
 impl Default for ExecutorSettings {
     fn default() -> Self {
-        Self { bubblewrap: PathBuf::from("/usr/bin/bwrap"), job_uid: 64_000, job_gid: 64_000 }
+        Self {
+            bubblewrap: PathBuf::from("/usr/bin/bwrap"),
+            job_uid: 64_000,
+            job_gid: 64_000,
+            nvidia_smi: None,
+        }
     }
 }
 
@@ -290,6 +311,24 @@ impl Executor for ProcessExecutor {
         ids.sort_unstable();
         Ok(ids)
     }
+
+    fn containment(&self, id: &str) -> Result<Option<Containment>> {
+        let during = |source| Error::Io { action: format!("Looking at workload {id:?}"), source };
+        self.directory(id)?.containment().map_err(during)
+    }
+
+    fn samples(&self, id: &str, after_ms: u64) -> Result<SamplePage> {
+        let during = |source| Error::Io { action: format!("Reading the samples of workload {id:?}"), source };
+        read_samples(self.directory(id)?.path(), after_ms).map_err(during)
+    }
+}
+
+/// Ends and removes what a lost supervisor left in its control group.
+fn remove_control_group(directory: &WorkloadDirectory) {
+    let removed = directory.control_group().and_then(|group| group.map_or(Ok(()), |group| group.remove()));
+    if let Err(error) = removed {
+        tracing::warn!(directory = %directory.path().display(), %error, "a control group could not be removed");
+    }
 }
 
 fn observe(directory: &WorkloadDirectory, id: &str) -> Result<Observation> {
@@ -313,14 +352,15 @@ fn observe(directory: &WorkloadDirectory, id: &str) -> Result<Observation> {
                 return Ok(Observation::Running { pid, started_at_ms: attempt.started_at_ms });
             }
             let report = ExitReport {
-                exit: Exit::SupervisorLost,
-                started_at_ms: attempt.started_at_ms,
-                ended_at_ms: now_ms(),
-                stop_requested: directory.end_request().map_err(during)?.is_some(),
-                peak_memory_bytes: None,
-                cpu_seconds: None,
-                log_error: None,
+                containment: directory.containment().map_err(during)?.unwrap_or_default(),
+                ..ExitReport::bare(
+                    Exit::SupervisorLost,
+                    attempt.started_at_ms,
+                    now_ms(),
+                    directory.end_request().map_err(during)?.is_some(),
+                )
             };
+            remove_control_group(directory);
             // Written, so that every later look gives the same times.
             directory.write_exit(&report).map_err(during)?;
             Ok(Observation::Exited(report))

@@ -5,21 +5,28 @@
 
 pub mod archive;
 pub mod catalogue;
+pub mod cgroup;
 pub mod contract;
 pub mod environment;
 pub mod exec_as;
 pub mod executor;
 pub mod feed;
 pub mod inventory;
+pub mod limits;
+pub mod locks;
 pub mod log_line;
 pub mod sandbox;
 pub mod supervisor;
 pub mod tree;
+pub mod usage;
 pub mod workload;
 
 pub use exec_as::exec_as;
 pub use executor::{Error, Executor, ExecutorSettings, ProcessExecutor, Result};
+pub use limits::{LimitEvent, Limits};
+pub use locks::{Lock, LockReport};
 pub use supervisor::supervise;
+pub use usage::{Sample, UsageSummary};
 pub use workload::{
-    Access, Confinement, Exit, ExitReport, JobUser, Mount, Network, Observation, WorkloadSpec,
+    Access, Confinement, Containment, Exit, ExitReport, JobUser, Mount, Network, Observation, WorkloadSpec,
 };

@@ -6,6 +6,9 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::feed::Feed;
+use crate::limits::{EffectiveLimits, LimitEvent, Limits};
+use crate::locks::{Lock, LockReport};
+use crate::usage::UsageSummary;
 
 /// The longest workload id, in bytes.
 pub const MAX_ID_BYTES: usize = 128;
@@ -41,6 +44,12 @@ pub struct WorkloadSpec {
     pub confinement: Confinement,
     /// The host name the job sees.
     pub hostname: String,
+    /// What the job may use of the machine.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Locks without which the job must not run.
+    #[serde(default)]
+    pub required_locks: Vec<Lock>,
 }
 
 /// A host path made visible to a job.
@@ -123,6 +132,25 @@ pub struct ExitReport {
     pub cpu_seconds: Option<f64>,
     /// Why some output is missing from the log, if it is (a full disk, say).
     pub log_error: Option<String>,
+    /// How it was kept in.
+    #[serde(default)]
+    pub containment: Containment,
+    /// Limits it ran into.
+    #[serde(default)]
+    pub limit_events: Vec<LimitEvent>,
+    /// What it used of the machine.
+    #[serde(default)]
+    pub usage: Option<UsageSummary>,
+}
+
+/// How a workload is kept in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Containment {
+    /// Every lock, and whether it holds; empty until the job's first process has said.
+    pub locks: Vec<LockReport>,
+    /// The limits in force.
+    pub limits: Option<EffectiveLimits>,
 }
 
 /// What can be seen of a workload now.
@@ -147,7 +175,46 @@ pub fn is_valid_id(id: &str) -> bool {
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
+impl ExitReport {
+    /// A report that says no more than how and when a workload ended.
+    pub fn bare(exit: Exit, started_at_ms: u64, ended_at_ms: u64, stop_requested: bool) -> ExitReport {
+        ExitReport {
+            exit,
+            started_at_ms,
+            ended_at_ms,
+            stop_requested,
+            peak_memory_bytes: None,
+            cpu_seconds: None,
+            log_error: None,
+            containment: Containment::default(),
+            limit_events: Vec::new(),
+            usage: None,
+        }
+    }
+}
+
 impl WorkloadSpec {
+    /// A confined process with nothing mounted, no network, no log and no limits of its own.
+    pub fn plain(id: &str, command: Vec<String>) -> WorkloadSpec {
+        WorkloadSpec {
+            id: id.to_owned(),
+            command,
+            environment: BTreeMap::new(),
+            working_directory: PathBuf::from("/"),
+            mounts: Vec::new(),
+            feeds: Vec::new(),
+            log_path: PathBuf::from("/dev/null"),
+            time_limit_seconds: None,
+            stop_grace_seconds: 1,
+            network: Network::None,
+            user: JobUser::Unprivileged,
+            confinement: Confinement::Bubblewrap,
+            hostname: "algo-1".to_owned(),
+            limits: Limits::default(),
+            required_locks: Vec::new(),
+        }
+    }
+
     /// Checks all that can be checked without touching the host; the error is a sentence for the user.
     pub fn validate(&self) -> Result<(), String> {
         if !is_valid_id(&self.id) {
@@ -181,6 +248,7 @@ impl WorkloadSpec {
         if self.time_limit_seconds == Some(0) {
             return Err("The time limit is zero: give at least one second, or no limit.".to_owned());
         }
+        self.limits.validate()?;
         check_plain_absolute("working directory", &self.working_directory)?;
         check_plain_absolute("log path", &self.log_path)?;
         self.validate_mounts()
@@ -251,21 +319,7 @@ mod tests {
     use super::*;
 
     fn spec() -> WorkloadSpec {
-        WorkloadSpec {
-            id: "job-1".to_owned(),
-            command: vec!["true".to_owned()],
-            environment: BTreeMap::new(),
-            working_directory: PathBuf::from("/"),
-            mounts: Vec::new(),
-            feeds: Vec::new(),
-            log_path: PathBuf::from("/data/log"),
-            time_limit_seconds: None,
-            stop_grace_seconds: 1,
-            network: Network::None,
-            user: JobUser::Unprivileged,
-            confinement: Confinement::Bubblewrap,
-            hostname: "algo-1".to_owned(),
-        }
+        WorkloadSpec::plain("job-1", vec!["true".to_owned()])
     }
 
     fn mount(target: &str) -> Mount {
@@ -298,6 +352,7 @@ mod tests {
             ("environment", Box::new(|s| drop(s.environment.insert("A=B".to_owned(), "1".to_owned())))),
             ("host name", Box::new(|s| s.hostname = "a b".to_owned())),
             ("time limit", Box::new(|s| s.time_limit_seconds = Some(0))),
+            ("limit processes", Box::new(|s| s.limits.processes = Some(0))),
             ("working directory", Box::new(|s| s.working_directory = PathBuf::from("x"))),
             ("log path", Box::new(|s| s.log_path = PathBuf::from("/a/../b"))),
             ("sandbox itself", Box::new(|s| s.mounts.push(mount("/proc/1")))),

@@ -3,6 +3,7 @@
 mod arguments;
 mod ownership;
 mod probe;
+mod processes;
 mod system_files;
 
 use std::collections::BTreeMap;
@@ -18,8 +19,11 @@ use rustix::pipe::PipeFlags;
 
 pub use probe::{SandboxReport, SandboxState, probe};
 
+use crate::cgroup::ControlGroup;
 use crate::exec_as::{self, InitOptions};
 use crate::executor::ExecutorSettings;
+use crate::limits::EffectiveLimits;
+use crate::locks::landlock::{Places, SCRATCH_PLACES, SYSTEM_PLACES};
 use crate::supervisor::directory::Assignment;
 use crate::workload::{Access, Confinement, Mount, Network, WorkloadSpec};
 
@@ -74,7 +78,12 @@ impl Identity {
 }
 
 /// Readies the host for a job and builds its command. The error is a sentence for the user.
-pub(crate) fn prepare(assignment: &Assignment, workload_directory: &Path) -> Result<Launch, String> {
+pub(crate) fn prepare(
+    assignment: &Assignment,
+    workload_directory: &Path,
+    limits: &EffectiveLimits,
+    group: &ControlGroup,
+) -> Result<Launch, String> {
     let Assignment { spec, settings } = assignment;
     let identity = Identity::of(settings);
     let init = std::env::current_exe()
@@ -84,13 +93,40 @@ pub(crate) fn prepare(assignment: &Assignment, workload_directory: &Path) -> Res
         Confinement::Bubblewrap => {
             make_nested_targets(&spec.mounts)?;
             hand_over(&spec.mounts, identity)?;
-            confined(spec, settings, identity, &init)
+            confined(spec, settings, init_options(spec, identity, limits, group), limits, identity, &init)
         }
         Confinement::None => {
             check_unconfined(spec)?;
             hand_over(&spec.mounts, identity)?;
-            unconfined(spec, identity, &init, workload_directory)
+            unconfined(spec, init_options(spec, identity, limits, group), identity, &init, workload_directory)
         }
+    }
+}
+
+/// What the first process does whether there is a sandbox or not.
+fn init_options(
+    spec: &WorkloadSpec,
+    identity: Identity,
+    limits: &EffectiveLimits,
+    group: &ControlGroup,
+) -> InitOptions {
+    let user = match identity {
+        Identity::Other { uid, gid } => Some((uid, gid)),
+        Identity::Own { .. } => None,
+    };
+    // The kernel counts all processes of a user; those of a user namespace of its own are the job's alone.
+    let others = || match (identity, spec.confinement) {
+        (Identity::Own { .. }, Confinement::Bubblewrap) => 0,
+        _ => processes::of_user(identity.ids().0),
+    };
+    InitOptions {
+        user,
+        open_files: Some(limits.open_files),
+        processes: (!group.limits_processes()).then(|| limits.processes.saturating_add(others())),
+        file_bytes: Some(limits.disk_bytes),
+        cpus: limits.cpus.filter(|_| !group.limits_cpu()),
+        command: spec.command.iter().map(OsString::from).collect(),
+        ..InitOptions::default()
     }
 }
 
@@ -205,6 +241,8 @@ fn check_unconfined(spec: &WorkloadSpec) -> Result<(), String> {
 fn confined(
     spec: &WorkloadSpec,
     settings: &ExecutorSettings,
+    options: InitOptions,
+    limits: &EffectiveLimits,
     identity: Identity,
     init: &Path,
 ) -> Result<Launch, String> {
@@ -215,12 +253,13 @@ fn confined(
     let mut arguments = arguments::Arguments::new();
     arguments.namespaces(identity, spec.network);
     arguments.system();
+    inherited.extend(arguments.configuration_files());
     for file in system_files::generated(spec, identity) {
         let content = memory_file(file.content.as_bytes()).map_err(text)?;
         arguments.file(&content, file.path);
         inherited.push(content);
     }
-    arguments.private_directories();
+    arguments.private_directories(limits.memory_bytes);
     arguments.read_only(init, Path::new(SANDBOX_INIT));
     arguments.mounts(&spec.mounts);
     arguments.finish(spec, &environment(spec, Path::new(SANDBOX_HOME)));
@@ -229,14 +268,16 @@ fn confined(
     // Over a handle, not on the command line: any user of the host can read that, and the environment holds
     // secrets.
     let described = memory_file(&arguments.encode()).map_err(text)?;
+    let writable = spec.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
+    let own_places = ["/dev", "/proc", "/tmp", "/var/tmp", "/run"].map(PathBuf::from);
     let options = InitOptions {
-        user: match identity {
-            Identity::Other { uid, gid } => Some((uid, gid)),
-            Identity::Own { .. } => None,
-        },
         home: Some(PathBuf::from(SANDBOX_HOME)),
-        subreaper: false,
-        command: spec.command.iter().map(OsString::from).collect(),
+        places: Places {
+            // What there is to see, the sandbox itself decides.
+            read: vec![PathBuf::from("/")],
+            write: writable.map(|mount| mount.target.clone()).chain(own_places).collect(),
+        },
+        ..options
     };
     let mut command = Command::new(&settings.bubblewrap);
     command
@@ -257,24 +298,36 @@ fn confined(
 
 fn unconfined(
     spec: &WorkloadSpec,
+    options: InitOptions,
     identity: Identity,
     init: &Path,
     workload_directory: &Path,
 ) -> Result<Launch, String> {
     // As root the job's user cannot enter the workload's directory, which is private: its home is then its
     // working one.
-    let (user, home, home_to_make) = match identity {
-        Identity::Other { uid, gid } => (Some((uid, gid)), spec.working_directory.clone(), None),
+    let (home, home_to_make) = match identity {
+        Identity::Other { .. } => (spec.working_directory.clone(), None),
         Identity::Own { .. } => {
             let home = workload_directory.join("home");
-            (None, home.clone(), Some(home))
+            (home.clone(), Some(home))
         }
     };
+    let mounted = |access| {
+        spec.mounts.iter().filter(move |mount| mount.access == access).map(|mount| mount.source.clone())
+    };
     let options = InitOptions {
-        user,
-        home: home_to_make,
+        home: home_to_make.clone(),
         subreaper: true,
-        command: spec.command.iter().map(OsString::from).collect(),
+        places: Places {
+            read: SYSTEM_PLACES.iter().map(PathBuf::from).chain(mounted(Access::ReadOnly)).collect(),
+            write: SCRATCH_PLACES
+                .iter()
+                .map(PathBuf::from)
+                .chain(mounted(Access::ReadWrite))
+                .chain(home_to_make)
+                .collect(),
+        },
+        ..options
     };
     if !spec.working_directory.is_dir() {
         return Err(format!(

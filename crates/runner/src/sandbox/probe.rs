@@ -37,6 +37,9 @@ const INSTALL: &str = "Install bubblewrap: apt-get install bubblewrap (Debian, U
      dnf install bubblewrap (Fedora), apk add bubblewrap \
      (Alpine).";
 
+/// Size of the memory-backed places in a tried sandbox, which stay empty.
+const PROBE_MEMORY_BYTES: u64 = 1024 * 1024;
+
 /// Makes a sandbox as jobs get it, runs `true` in it and reports. Takes some 20 ms; blocks.
 pub fn probe(settings: &ExecutorSettings) -> SandboxReport {
     let version = match run(&settings.bubblewrap, &["--version".into()]) {
@@ -56,7 +59,7 @@ pub fn probe(settings: &ExecutorSettings) -> SandboxReport {
         let mut arguments = Arguments::new();
         arguments.namespaces(Identity::of(settings), network);
         arguments.system();
-        arguments.private_directories();
+        arguments.private_directories(PROBE_MEMORY_BYTES);
         let mut list = arguments.into_list();
         list.extend(["--".into(), "true".into()]);
         match run(&settings.bubblewrap, &list) {

@@ -2,8 +2,9 @@
 //! lives.
 //!
 //! `workload.json` what to run; `lock` held by the supervisor for its life; `attempt.json` that an attempt
-//! has begun; `stop` a wish to end; `control` a FIFO that wakes the supervisor; `exit.json` the report,
-//! written last.
+//! has begun; `running.json` which process it is; `stop` a wish to end; `control` a FIFO that wakes the
+//! supervisor; `containment.json` and `cgroup.json` how the job is kept in; `usage.jsonl` what it uses;
+//! `exit.json` the report, written last.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,8 +17,9 @@ use rustix::process::{Flock, FlockType, Pid, PidfdFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::ControlGroup;
 use crate::executor::ExecutorSettings;
-use crate::workload::{ExitReport, WorkloadSpec};
+use crate::workload::{Containment, ExitReport, WorkloadSpec};
 
 /// What a supervisor needs to know, as the server wrote it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +38,15 @@ pub struct Attempt {
     /// When the job's process started or, before that, the supervisor; ms since 1970.
     pub started_at_ms: u64,
     /// The first process of the job, once there is one.
+    pub job: Option<ProcessIdentity>,
+}
+
+/// What is added to an [`Attempt`] once the job runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// When the job's process started, ms since 1970.
+    pub started_at_ms: u64,
+    /// The first process of the job.
     pub job: Option<ProcessIdentity>,
 }
 
@@ -110,7 +121,38 @@ impl WorkloadDirectory {
 
     /// The attempt, if one has begun.
     pub fn attempt(&self) -> io::Result<Option<Attempt>> {
-        self.read_json("attempt.json")
+        let attempt: Option<Attempt> = self.read_json("attempt.json")?;
+        let running: Option<Running> = self.read_passing("running.json")?;
+        Ok(attempt.map(|attempt| match running {
+            Some(running) => Attempt { job: running.job, started_at_ms: running.started_at_ms, ..attempt },
+            None => attempt,
+        }))
+    }
+
+    /// Adds to the attempt what is known since the job runs. Not made durable: no process of the attempt survives a
+    /// crash of the machine.
+    pub fn write_running(&self, running: &Running) -> io::Result<()> {
+        self.replace("running.json", &serde_json::to_vec(running)?).map(drop)
+    }
+
+    /// Records how the job is kept in.
+    pub fn write_containment(&self, containment: &Containment) -> io::Result<()> {
+        self.replace("containment.json", &serde_json::to_vec(containment)?).map(drop)
+    }
+
+    /// How the job is kept in, once that is known.
+    pub fn containment(&self) -> io::Result<Option<Containment>> {
+        self.read_passing("containment.json")
+    }
+
+    /// Records the job's control group.
+    pub fn write_control_group(&self, group: &ControlGroup) -> io::Result<()> {
+        self.replace("cgroup.json", &serde_json::to_vec(group)?).map(drop)
+    }
+
+    /// The job's control group, if one was made.
+    pub fn control_group(&self) -> io::Result<Option<ControlGroup>> {
+        self.read_passing("cgroup.json")
     }
 
     /// Writes the final report.
@@ -226,21 +268,45 @@ impl WorkloadDirectory {
         })
     }
 
+    /// Reads a file that was not made durable: after a crash of the machine it may hold anything, and then says nothing.
+    fn read_passing<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
+        match self.read_json(name) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+            read => read,
+        }
+    }
+
     fn write_json(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
         self.write_durably(name, &serde_json::to_vec(value)?)
     }
 
     /// Replaces a file so that after a crash either the old or the whole new content is there.
     fn write_durably(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let file = self.replace_after(name, content, File::sync_all)?;
+        drop(file);
+        sync_directory(&self.path)
+    }
+
+    /// Replaces a file so that readers see either the old or the whole new content.
+    fn replace(&self, name: &str, content: &[u8]) -> io::Result<File> {
+        self.replace_after(name, content, |_| Ok(()))
+    }
+
+    fn replace_after(
+        &self,
+        name: &str,
+        content: &[u8],
+        settle: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<File> {
         static WRITES: AtomicU64 = AtomicU64::new(0);
         let write = WRITES.fetch_add(1, Ordering::Relaxed);
         let temporary = self.path.join(format!("{name}.{}.{write}.tmp", std::process::id()));
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
-        file.sync_all()?;
+        settle(&file)?;
         fs::rename(&temporary, self.path.join(name))?;
-        sync_directory(&self.path)
+        Ok(file)
     }
 }
 

@@ -3,8 +3,10 @@
 
 mod descendants;
 pub(crate) mod directory;
+mod disk;
 mod output;
 mod watch;
+mod watchdog;
 
 use std::io::Write;
 use std::path::Path;
@@ -13,9 +15,13 @@ use std::process::ExitCode;
 pub(crate) use descendants::kill_all as kill_all_descendants;
 use directory::{Assignment, Attempt, WorkloadDirectory, now_ms};
 
+use crate::cgroup::ControlGroup;
 use crate::feed::Feeder;
+use crate::limits::Machine;
 use crate::sandbox;
-use crate::workload::{Exit, ExitReport};
+use crate::workload::{Access, Exit, ExitReport};
+use disk::DiskWatch;
+use watchdog::Watchdog;
 
 /// Name of the hidden sub-command whose body is [`supervise`]; its only argument is the workload's directory.
 pub const SUBCOMMAND: &str = "supervise";
@@ -106,14 +112,8 @@ fn release_standard_output() {
 /// Launches and watches the job; never fails, since every failure is a way to end.
 fn run(directory: &WorkloadDirectory, assignment: &Assignment, attempt: Attempt) -> ExitReport {
     let started_at_ms = attempt.started_at_ms;
-    let not_launched = |text: String, stop_requested: bool| ExitReport {
-        exit: Exit::LaunchFailed(text),
-        started_at_ms,
-        ended_at_ms: now_ms(),
-        stop_requested,
-        peak_memory_bytes: None,
-        cpu_seconds: None,
-        log_error: None,
+    let not_launched = |text: String, stop_requested: bool| {
+        ExitReport::bare(Exit::LaunchFailed(text), started_at_ms, now_ms(), stop_requested)
     };
     let control = match directory.open_control() {
         Ok(control) => control,
@@ -128,21 +128,39 @@ fn run(directory: &WorkloadDirectory, assignment: &Assignment, attempt: Attempt)
         }
         Err(error) => return not_launched(format!("The stop request cannot be read: {error}."), false),
     }
-    let feeders: Result<Vec<Feeder>, String> = assignment.spec.feeds.iter().map(Feeder::prepare).collect();
+    let spec = &assignment.spec;
+    let feeders: Result<Vec<Feeder>, String> = spec.feeds.iter().map(Feeder::prepare).collect();
     let feeders = match feeders {
         Ok(feeders) => feeders,
         Err(text) => return not_launched(text, false),
     };
-    let launch = match sandbox::prepare(assignment, directory.path()) {
-        Ok(launch) => launch,
-        Err(text) => return not_launched(text, false),
-    };
-    match watch::Watch::launch(directory, &assignment.spec, attempt, control, launch, feeders) {
-        Ok(watch) => watch.until_the_end(),
-        Err(text) => {
-            // The failure may have come after the process.
-            kill_all_descendants();
-            not_launched(text, false)
-        }
+    let disk = DiskWatch::start(Watchdog::places(spec));
+    let work = spec.mounts.iter().find(|mount| mount.access == Access::ReadWrite);
+    let work = work.map_or(directory.path(), |mount| &mount.source);
+    let limits = spec.limits.on(Machine::look(work, disk.used_bytes()));
+    let group = ControlGroup::create(&format!("modelyard-{}-{}", spec.id, std::process::id()), &limits);
+    // Recorded before anything is in it, so that nothing can be lost in it.
+    if let Err(error) = directory.write_control_group(&group) {
+        return not_launched(format!("The control group cannot be recorded: {error}."), false);
     }
+    let watchdog = Watchdog::start(limits, disk);
+    let report = match sandbox::prepare(assignment, directory.path(), watchdog.limits(), &group) {
+        Err(text) => not_launched(text, false),
+        Ok(launch) => {
+            match watch::Watch::launch(
+                directory, assignment, attempt, control, &group, watchdog, launch, feeders,
+            ) {
+                Ok(watch) => watch.until_the_end(),
+                Err(text) => {
+                    // The failure may have come after the process.
+                    kill_all_descendants();
+                    not_launched(text, false)
+                }
+            }
+        }
+    };
+    if let Err(error) = group.remove() {
+        let _ = writeln!(std::io::stderr(), "the control group cannot be removed: {error}");
+    }
+    report
 }

@@ -101,10 +101,16 @@ pub struct LogFile {
     file: Option<File>,
     splitter: MessageSplitter,
     encoded: Vec<u8>,
+    written_bytes: u64,
     error: Option<String>,
 }
 
 impl LogFile {
+    /// Bytes written since the opening.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
     /// Opens the log for appending, with its directory.
     pub fn open(path: &Path) -> Self {
         let opened = path
@@ -115,7 +121,7 @@ impl LogFile {
             Ok(file) => (Some(file), None),
             Err(error) => (None, Some(format!("The log {} cannot be opened: {error}.", path.display()))),
         };
-        Self { file, splitter: MessageSplitter::default(), encoded: Vec::new(), error }
+        Self { file, splitter: MessageSplitter::default(), encoded: Vec::new(), written_bytes: 0, error }
     }
 
     /// Takes bytes that the job wrote at `timestamp_ms` and writes the complete messages at once.
@@ -137,6 +143,7 @@ impl LogFile {
     }
 
     fn write_out(&mut self) {
+        self.written_bytes += self.encoded.len() as u64;
         if let Some(Err(error)) = self.file.as_mut().map(|file| file.write_all(&self.encoded)) {
             self.fail(&error);
         }

@@ -12,12 +12,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::directory::{Attempt, EndRequest, ProcessIdentity, WorkloadDirectory, now_ms};
+use super::directory::{
+    Assignment, Attempt, EndRequest, ProcessIdentity, Running, WorkloadDirectory, now_ms,
+};
 use super::output::LogFile;
-use crate::exec_as::InitMessage;
+use super::watchdog::Watchdog;
+use crate::cgroup::ControlGroup;
+use crate::exec_as::{GO, InitMessage, Readiness};
 use crate::feed::{Feeder, Feeds};
+use crate::limits::LimitEvent;
+use crate::locks::{LockReport, namespaces, unmet};
 use crate::sandbox::{JobPid, Launch, announced_pid};
-use crate::workload::{Exit, ExitReport, WorkloadSpec};
+use crate::usage::{Sampler, Subject};
+use crate::workload::{Containment, Exit, ExitReport, WorkloadSpec};
 
 /// How much of the job's output is taken at once; also the size asked for its pipe.
 const OUTPUT_CHUNK_BYTES: usize = 1024 * 1024;
@@ -29,6 +36,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// A launched job and all that is known about it so far.
 pub(super) struct Watch<'a> {
     directory: &'a WorkloadDirectory,
+    assignment: &'a Assignment,
     spec: &'a WorkloadSpec,
     attempt: Attempt,
     child: Child,
@@ -45,6 +53,14 @@ pub(super) struct Watch<'a> {
     output: Option<File>,
     chunk: Vec<u8>,
     log: LogFile,
+    group: &'a ControlGroup,
+    watchdog: Watchdog,
+    /// Begins when the job does.
+    sampler: Option<Sampler>,
+    containment: Containment,
+    /// What the first process has said, as long as it waits to be let go on.
+    readiness: Option<Readiness>,
+    limit_event: Option<LimitEvent>,
     launched_at: Option<Instant>,
     launch_error: Option<String>,
     job_exit: Option<Exit>,
@@ -80,12 +96,15 @@ impl<'a> Watch<'a> {
     /// Starts the job's processes. The error is a sentence for the user.
     pub fn launch(
         directory: &'a WorkloadDirectory,
-        spec: &'a WorkloadSpec,
+        assignment: &'a Assignment,
         attempt: Attempt,
         control: File,
+        group: &'a ControlGroup,
+        watchdog: Watchdog,
         launch: Launch,
         feeders: Vec<Feeder>,
     ) -> Result<Self, String> {
+        let spec = &assignment.spec;
         let text = |error: io::Error| format!("The job's process cannot be set up: {error}.");
         let (output, output_of_job) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| text(e.into()))?;
@@ -108,8 +127,10 @@ impl<'a> Watch<'a> {
         let child_handle = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
             .map_err(|e| text(e.into()))?;
 
+        let containment = Containment { locks: Vec::new(), limits: Some(watchdog.limits().clone()) };
         let mut watch = Self {
             directory,
+            assignment,
             spec,
             attempt,
             child,
@@ -122,6 +143,12 @@ impl<'a> Watch<'a> {
             output: Some(File::from(output)),
             chunk: vec![0; OUTPUT_CHUNK_BYTES],
             log: LogFile::open(&spec.log_path),
+            group,
+            watchdog,
+            sampler: None,
+            containment,
+            readiness: None,
+            limit_event: None,
             launched_at: None,
             launch_error: None,
             job_exit: None,
@@ -133,9 +160,12 @@ impl<'a> Watch<'a> {
         };
         match job_pid {
             JobPid::Announced(pipe) => watch.pid_announcement = Some((File::from(pipe), Vec::new())),
-            JobPid::Child => watch.record_job_pid(watch.child.id()),
+            JobPid::Child => watch.attempt.job = ProcessIdentity::of(watch.child.id()),
         }
         watch.feeds = Feeds::start(feeders).map_err(text)?;
+        // The first move into a group after a while waits for all CPUs, some 10 ms: it does so here, while the sandbox is
+        // being made, not when the job is ready. It fails when the sandbox has failed already.
+        let _ = group.add(watch.child.id());
         Ok(watch)
     }
 
@@ -143,6 +173,7 @@ impl<'a> Watch<'a> {
     pub fn until_the_end(mut self) -> ExitReport {
         while !self.wait_for_events() {
             self.carry_out_deadlines();
+            self.look_after();
         }
         let sandbox_status = self.child.wait();
         // Also covers a sandbox that was killed from outside: what was below it is now below this process.
@@ -154,21 +185,77 @@ impl<'a> Watch<'a> {
         }
         let ended_at_ms = now_ms();
         let exit = self.exit(sandbox_status.ok());
+        let was_killed = exit == Exit::Signal(Signal::KILL.as_raw());
         let (peak_memory_bytes, cpu_seconds) = descendants_usage();
+        let run_seconds = self.launched_at.map_or(0.0, |at| at.elapsed().as_secs_f64());
+        let started_at_ms = self.attempt.started_at_ms;
+        let limit_event = self.limit_event.take();
         ExitReport {
-            exit,
-            started_at_ms: self.attempt.started_at_ms,
-            ended_at_ms,
-            stop_requested: self.stop_requested,
             peak_memory_bytes,
             cpu_seconds,
             log_error: self.log.finish(ended_at_ms),
+            limit_events: limit_event
+                .into_iter()
+                .chain(self.watchdog.kernels_word(self.group, was_killed && !self.stop_requested))
+                .collect(),
+            usage: self.sampler.map(|sampler| sampler.finish(cpu_seconds, run_seconds, peak_memory_bytes)),
+            containment: self.containment,
+            ..ExitReport::bare(exit, started_at_ms, ended_at_ms, self.stop_requested)
+        }
+    }
+
+    /// Looks at what the job uses, and ends it when it has passed a limit.
+    fn look_after(&mut self) {
+        let (Some(sampler), Some(job)) = (&mut self.sampler, self.attempt.job) else { return };
+        let subject = Subject { pid: job.pid, group: self.group };
+        let log_bytes = self.log.written_bytes();
+        sampler.sample_if_due(subject, self.watchdog.disk_bytes(log_bytes));
+        let passed = self.watchdog.look(subject, log_bytes);
+        if self.limit_event.is_none()
+            && let Some(event) = passed
+        {
+            self.limit_event = Some(event);
+            self.force();
+        }
+    }
+
+    /// Lets the first process go on, once it has said that it is ready and its pid is known: puts it into the control
+    /// group, notes the locks, and judges whether those that are required hold.
+    fn let_go(&mut self) {
+        if self.attempt.job.is_none() && self.pid_announcement.is_some() {
+            return;
+        }
+        let Some(readiness) = self.readiness.take() else { return };
+        let joined = match self.attempt.job {
+            Some(job) => self.group.add(job.pid).map_err(|error| error.to_string()),
+            None => Err("the sandbox did not tell its pid".to_owned()),
+        };
+        let mut locks = namespaces::compare(&namespaces::own(), &readiness.namespaces);
+        locks.extend(readiness.locks);
+        locks.extend(self.group.locks().iter().map(|report| match &joined {
+            Err(why) if report.held => {
+                LockReport::missing(report.lock, format!("the job could not be put in: {why}"))
+            }
+            _ => report.clone(),
+        }));
+        locks.sort_by_key(|report| report.lock);
+        self.launch_error = unmet(&self.spec.required_locks, &locks);
+        self.containment.locks = locks;
+        if let Err(error) = self.directory.write_containment(&self.containment) {
+            let _ = writeln!(io::stderr(), "the locks cannot be recorded: {error}");
+        }
+        if self.launch_error.is_some() {
+            self.force();
+        } else {
+            // If it is gone, its end says so.
+            let _ = self.init.write_all(&[GO]);
         }
     }
 
     /// Waits for something to happen and handles it; true when the job's outermost process has ended.
     fn wait_for_events(&mut self) -> bool {
-        let timeout = self.next_deadline().map(|deadline| {
+        let looks = self.sampler.as_ref().map(|sampler| sampler.next_at().min(self.watchdog.next_at()));
+        let timeout = self.next_deadline().into_iter().chain(looks).min().map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
@@ -249,10 +336,16 @@ impl<'a> Watch<'a> {
         while let Some(end) = self.init_text.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.init_text.drain(..=end).collect();
             match InitMessage::decode(&String::from_utf8_lossy(&line)) {
+                Some(InitMessage::Ready(readiness)) => {
+                    self.readiness = Some(readiness);
+                    self.let_go();
+                }
                 Some(InitMessage::Running) => {
                     self.launched_at = Some(Instant::now());
                     self.attempt.started_at_ms = now_ms();
-                    self.record_attempt();
+                    self.record_running();
+                    let path = self.directory.path();
+                    self.sampler = Some(Sampler::start(path, self.spec, &self.assignment.settings));
                 }
                 Some(InitMessage::Failed(text)) => self.launch_error = Some(text),
                 Some(InitMessage::Ended(exit)) => self.job_exit = Some(exit),
@@ -277,23 +370,22 @@ impl<'a> Watch<'a> {
             Ok(count @ 1..) => text.extend_from_slice(&bytes[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
             // The sandbox ended before it made its first process.
-            _ => return self.pid_announcement = None,
+            _ => self.pid_announcement = None,
         }
-        if let Some(pid) = announced_pid(text) {
+        if let Some((_, text)) = &self.pid_announcement
+            && let Some(pid) = announced_pid(text)
+        {
             self.pid_announcement = None;
-            self.record_job_pid(pid);
+            self.attempt.job = ProcessIdentity::of(pid);
         }
-    }
-
-    fn record_job_pid(&mut self, pid: u32) {
-        self.attempt.job = ProcessIdentity::of(pid);
-        self.record_attempt();
+        self.let_go();
     }
 
     /// Failing to record changes nothing for the job: observers then see it without its pid or its exact
     /// start.
-    fn record_attempt(&self) {
-        if let Err(error) = self.directory.write_attempt(&self.attempt) {
+    fn record_running(&self) {
+        let running = Running { started_at_ms: self.attempt.started_at_ms, job: self.attempt.job };
+        if let Err(error) = self.directory.write_running(&running) {
             let _ = writeln!(io::stderr(), "the attempt cannot be recorded: {error}");
         }
     }
@@ -369,6 +461,7 @@ impl<'a> Watch<'a> {
         if let Some(handle) = self.attempt.job.and_then(|job| job.open().ok().flatten()) {
             let _ = rustix::process::pidfd_send_signal(&handle, Signal::KILL);
         }
+        self.group.kill();
         let _ = rustix::process::pidfd_send_signal(&self.child_handle, Signal::KILL);
     }
 
@@ -379,7 +472,8 @@ impl<'a> Watch<'a> {
 
     fn exit(&mut self, sandbox_status: Option<ExitStatus>) -> Exit {
         use std::os::unix::process::ExitStatusExt;
-        if self.launched_at.is_none() || self.launch_error.is_some() {
+        let ended_unasked = self.job_exit.is_none() || !self.stop_requested;
+        if self.launch_error.is_some() || (self.launched_at.is_none() && ended_unasked) {
             return Exit::LaunchFailed(self.launch_failure(sandbox_status));
         }
         if let Some(text) = self.feed_error.take() {

@@ -1,14 +1,13 @@
 //! What the tests of this crate share: an executor in a directory of its own, and ways to wait for what a job
 //! does.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use runner::{
-    Access, Confinement, Executor, ExecutorSettings, Exit, ExitReport, JobUser, Mount, Network, Observation,
+    Access, Confinement, Executor, ExecutorSettings, Exit, ExitReport, Mount, Network, Observation,
     ProcessExecutor, WorkloadSpec,
 };
 use tokio::io::AsyncReadExt;
@@ -45,9 +44,7 @@ impl Bench {
     /// A confined job that runs a shell script.
     pub fn spec(&self, id: &str, script: &str) -> WorkloadSpec {
         WorkloadSpec {
-            id: id.to_owned(),
             command: ["sh", "-c", script].map(str::to_owned).to_vec(),
-            environment: BTreeMap::new(),
             working_directory: PathBuf::from("/opt/ml"),
             mounts: vec![Mount {
                 source: self.ml(),
@@ -59,9 +56,7 @@ impl Bench {
             time_limit_seconds: None,
             stop_grace_seconds: 60,
             network: Network::Host,
-            user: JobUser::Unprivileged,
-            confinement: Confinement::Bubblewrap,
-            hostname: "algo-1".to_owned(),
+            ..WorkloadSpec::plain(id, Vec::new())
         }
     }
 
