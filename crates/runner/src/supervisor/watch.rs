@@ -247,6 +247,9 @@ impl<'a> Watch<'a> {
         if self.launch_error.is_some() {
             self.force();
         } else {
+            self.attempt.started_at_ms = now_ms();
+            // Before the job can do anything that lets others look for it.
+            self.record_running();
             // If it is gone, its end says so.
             let _ = self.init.write_all(&[GO]);
         }
@@ -342,8 +345,6 @@ impl<'a> Watch<'a> {
                 }
                 Some(InitMessage::Running) => {
                     self.launched_at = Some(Instant::now());
-                    self.attempt.started_at_ms = now_ms();
-                    self.record_running();
                     let path = self.directory.path();
                     self.sampler = Some(Sampler::start(path, self.spec, &self.assignment.settings));
                 }

@@ -9,5 +9,6 @@ mod contract;
 mod environment;
 mod executor;
 mod feed;
+mod hostile;
 mod output;
 mod supervision;
