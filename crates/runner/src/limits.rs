@@ -156,6 +156,63 @@ pub struct LimitEvent {
     pub ended_job: bool,
 }
 
+impl LimitEvent {
+    /// What happened, in a sentence for people.
+    pub fn sentence(&self) -> String {
+        let limit = readable_bytes(self.limit);
+        let times = |one: &str, more: &str| {
+            if self.count == 1 { one.to_owned() } else { format!("{} {more}", self.count) }
+        };
+        match (self.limited, self.judge) {
+            (Limited::Memory, Judge::Kernel) => format!(
+                "The memory limit of {limit} was used up, and the kernel ended {} of the job for it.",
+                times("a process", "processes")
+            ),
+            (Limited::Memory, Judge::Supervisor) => {
+                format!("The job used more memory than its limit of {limit} and was ended for it.")
+            }
+            (Limited::MachineMemory, _) => {
+                "The memory of the whole machine was used up, and the kernel ended processes for it."
+                    .to_owned()
+            }
+            (Limited::Processes, Judge::Kernel) => format!(
+                "The limit of {} processes and threads was reached, and the kernel refused {} more.",
+                self.limit,
+                times("one", "times one")
+            ),
+            (Limited::Processes, Judge::Supervisor) => {
+                format!("The job had more than {} processes and was ended for it.", self.limit)
+            }
+            (Limited::Disk, _) => format!(
+                "The job's files and its log took more disk space than its limit of {limit}, and it was ended for it."
+            ),
+            (Limited::FreeDisk, _) if self.ended_job => {
+                format!("The disk had less than {limit} left, and the job, which was filling it, was ended.")
+            }
+            (Limited::FreeDisk, _) => "The disk that the job wrote to is full.".to_owned(),
+        }
+    }
+}
+
+/// A number of bytes as people say it.
+pub fn readable_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = "bytes";
+    for next in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if unit == "bytes" || value.fract() == 0.0 {
+        format!("{value} {unit}")
+    } else {
+        format!("{value:.1} {unit}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +249,24 @@ mod tests {
         assert_eq!((limits.memory_bytes, limits.cpus), (GIB, Some(2)));
         assert_eq!((limits.processes, limits.open_files, limits.disk_bytes), (10, 20_000, 5));
         assert_eq!(Limits { cpus: Some(4), ..asked }.on(MACHINE).cpus, None, "no limit is none");
+    }
+
+    #[test]
+    fn bytes_and_events_are_readable() {
+        for (bytes, text) in [(0, "0 bytes"), (1023, "1023 bytes"), (2048, "2 KiB"), (3 * GIB / 2, "1.5 GiB")]
+        {
+            assert_eq!(readable_bytes(bytes), text);
+        }
+        let mut event = LimitEvent {
+            limited: Limited::Memory,
+            limit: GIB,
+            judge: Judge::Kernel,
+            count: 1,
+            ended_job: true,
+        };
+        assert!(event.sentence().contains("1 GiB was used up, and the kernel ended a process"));
+        event.count = 3;
+        assert!(event.sentence().contains("ended 3 processes"));
     }
 
     #[test]

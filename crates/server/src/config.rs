@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use runner::locks::Lock;
 use serde::Deserialize;
 
 use crate::capacity::settings::CapacitySettings;
@@ -29,6 +30,8 @@ pub struct Config {
     pub capacity: CapacitySettings,
     /// User id that user code runs as when the server runs as root.
     pub job_user_id: u32,
+    /// Locks without which no user code runs.
+    pub required_locks: Vec<Lock>,
     /// Variables that environment builds see, such as `PIP_INDEX_URL`.
     pub build_environment: BTreeMap<String, String>,
     /// Folders that are searched for programs (`uv`, `python3.11`, `bwrap`).
@@ -103,6 +106,7 @@ struct File {
     parallel_jobs: Option<usize>,
     job_user_id: Option<u32>,
     capacity: CapacitySettings,
+    required_locks: Vec<String>,
 }
 
 /// Default port; `modelyard env` needs no flag when it is used.
@@ -158,6 +162,9 @@ impl Config {
             return Err(ConfigError("parallel_jobs must be at least 1".into()));
         }
         file.capacity.check().map_err(ConfigError)?;
+        let required_locks =
+            file.required_locks.iter().map(|name| name.parse()).collect::<Result<_, String>>();
+        let required_locks = required_locks.map_err(|text| ConfigError(format!("required_locks: {text}")))?;
         Ok(Config {
             listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             region,
@@ -167,6 +174,7 @@ impl Config {
             parallel_jobs,
             capacity: file.capacity,
             job_user_id: file.job_user_id.unwrap_or(DEFAULT_JOB_USER_ID),
+            required_locks,
             build_environment: build_environment(),
             search_path: search_path(),
             data_dir,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::sagemaker::kinds::TRAINING_JOB;
 use crate::sagemaker::record_key;
 use crate::training::record::{FailureCard, TrainingRecord};
+use crate::training::run_facts::RunFacts;
 use crate::{Cx, Error, Registry, Result};
 
 /// Its model: JSON 1.1 with target `Modelyard.OPERATION`, signed for `modelyard`.
@@ -16,16 +17,7 @@ pub static SERVICE: Service = Service {
     api_version: "2026-01-01",
     xml_namespace: None,
     protocols: &[Protocol::Json11],
-    operations: &[OperationModel {
-        name: "DescribeFailure",
-        method: "POST",
-        uri: "/",
-        status: 200,
-        input: Some(0),
-        output: Some(2),
-        result_wrapper: None,
-        errors: &[],
-    }],
+    operations: &[operation("DescribeFailure", 0, 2), operation("DescribeRun", 0, 4)],
     shapes: &[
         structure("DescribeFailureInput", &[member("TrainingJobName", 1, true)]),
         Shape {
@@ -34,8 +26,23 @@ pub static SERVICE: Service = Service {
         },
         structure("DescribeFailureOutput", &[member("Card", 3, false)]),
         Shape { name: "FailureCard", kind: Kind::Document },
+        structure("DescribeRunOutput", &[member("Run", 5, false)]),
+        Shape { name: "RunFacts", kind: Kind::Document },
     ],
 };
+
+const fn operation(name: &'static str, input: u32, output: u32) -> OperationModel {
+    OperationModel {
+        name,
+        method: "POST",
+        uri: "/",
+        status: 200,
+        input: Some(input),
+        output: Some(output),
+        result_wrapper: None,
+        errors: &[],
+    }
+}
 
 const fn structure(name: &'static str, members: &'static [Member]) -> Shape {
     Shape {
@@ -92,11 +99,44 @@ pub struct DescribeFailureOutput {
 /// Registers the operation.
 pub fn routes(registry: &mut Registry) {
     registry.on::<DescribeFailure, _, _, _>(describe_failure);
+    registry.on::<DescribeRun, _, _, _>(describe_run);
+}
+
+/// Answers how a training job's program is kept in and what it uses of the machine.
+pub struct DescribeRun;
+
+impl api::Operation for DescribeRun {
+    const SERVICE: &'static Service = &SERVICE;
+    const NAME: &'static str = "DescribeRun";
+    type Input = DescribeFailureInput;
+    type Output = DescribeRunOutput;
+}
+
+/// Output of [`DescribeRun`].
+#[derive(Serialize)]
+pub struct DescribeRunOutput {
+    /// The facts of a job whose program runs or has run.
+    #[serde(rename = "Run", skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunFacts>,
+}
+
+async fn describe_run(cx: Cx, input: DescribeFailureInput) -> Result<DescribeRunOutput> {
+    let record = training_record(&cx, input.training_job_name).await?;
+    let run = match (record.run, record.workload) {
+        (Some(run), _) => Some(run),
+        (None, Some(workload)) => RunFacts::so_far(&cx.state, &workload).map_err(Error::internal)?,
+        (None, None) => None,
+    };
+    Ok(DescribeRunOutput { run })
+}
+
+async fn training_record(cx: &Cx, name: String) -> Result<TrainingRecord> {
+    let key = record_key(cx, TRAINING_JOB, &name);
+    let found = cx.state.database.read(move |session| session.find_resource(&key)).await?;
+    let resource = found.ok_or_else(|| Error::not_found(TRAINING_JOB, name))?;
+    Ok(TrainingRecord::read(&resource.document)?)
 }
 
 async fn describe_failure(cx: Cx, input: DescribeFailureInput) -> Result<DescribeFailureOutput> {
-    let key = record_key(&cx, TRAINING_JOB, &input.training_job_name);
-    let found = cx.state.database.read(move |session| session.find_resource(&key)).await?;
-    let resource = found.ok_or_else(|| Error::not_found(TRAINING_JOB, input.training_job_name))?;
-    Ok(DescribeFailureOutput { card: TrainingRecord::read(&resource.document)?.failure })
+    Ok(DescribeFailureOutput { card: training_record(&cx, input.training_job_name).await?.failure })
 }

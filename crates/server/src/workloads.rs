@@ -10,7 +10,7 @@ use runner::environment::{Environment, Environments, Requirements, Tools};
 use runner::executor::{Executor, ExecutorSettings, ProcessExecutor};
 use runner::sandbox::{self, SandboxState};
 use runner::supervisor;
-use runner::workload::{Access, Exit, Mount};
+use runner::workload::{Access, Exit, ExitReport, Mount};
 
 use crate::app::{App, StartError};
 use crate::config::Config;
@@ -47,20 +47,32 @@ pub fn executor(config: &Config) -> Result<Arc<dyn Executor>, StartError> {
             report.remedy.as_deref().unwrap_or("`modelyard doctor` says more.")
         )));
     }
-    let program = std::env::current_exe().map_err(|error| StartError::new(error.to_string()))?;
-    let command = vec![program.display().to_string(), supervisor::SUBCOMMAND.to_owned()];
+    if let Err(why) = runner::cgroup::prepare_delegation() {
+        tracing::info!(why, "jobs have no control groups here; the supervisor watches their limits");
+    }
+    let command = supervisor_command().map_err(|error| StartError::new(error.to_string()))?;
     let executor = ProcessExecutor::new(&config.data_dir.join("workloads"), command, settings);
     Ok(Arc::new(executor.map_err(|error| StartError::new(error.to_string()))?))
 }
 
-/// What executing needs to know: bubblewrap from the `PATH`, and the user of jobs.
+/// The command that supervises a workload: this program.
+///
+/// # Errors
+/// When the program's path is not known.
+pub fn supervisor_command() -> std::io::Result<Vec<String>> {
+    let program = std::env::current_exe()?;
+    Ok(vec![program.display().to_string(), supervisor::SUBCOMMAND.to_owned()])
+}
+
+/// What executing needs to know: bubblewrap and `nvidia-smi` from the `PATH`, and the user of jobs.
 pub fn executor_settings(search_path: &[PathBuf], job_user_id: u32) -> ExecutorSettings {
     let mut settings =
         ExecutorSettings { job_uid: job_user_id, job_gid: job_user_id, ..ExecutorSettings::default() };
-    let found = search_path.iter().map(|folder| folder.join("bwrap")).find(|path| path.is_file());
-    if let Some(path) = found {
+    let find = |name: &str| search_path.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+    if let Some(path) = find("bwrap") {
         settings.bubblewrap = path;
     }
+    settings.nvidia_smi = find("nvidia-smi");
     settings
 }
 
@@ -237,14 +249,16 @@ pub fn install_model_host(config: &Config) -> std::io::Result<()> {
     Ok(())
 }
 
-/// How a program ended, in a sentence.
-pub fn exit_sentence(exit: &Exit) -> String {
-    match exit {
+/// How a program ended, in a sentence, and the limit it ran into.
+pub fn exit_sentence(report: &ExitReport) -> String {
+    let sentence = match &report.exit {
         Exit::Code(code) => format!("The container exited with code {code}."),
         Exit::Signal(number) => format!("The container was ended by signal {number}."),
         Exit::TimeLimit => "The container ran into its time limit.".into(),
         Exit::SupervisorLost => "The supervisor of the container was killed.".into(),
         Exit::InputFailed(text) => format!("An input of the container could not be read to its end: {text}"),
         Exit::LaunchFailed(text) => format!("The container could not be started: {text}"),
-    }
+    };
+    let events = report.limit_events.iter().map(|event| format!(" {}", event.sentence()));
+    sentence + &events.collect::<String>()
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use delegation::prepare_delegation;
 use hierarchy::{Controller, Hierarchies};
 
-use crate::limits::EffectiveLimits;
+use crate::limits::{EffectiveLimits, readable_bytes};
 use crate::locks::{Lock, LockReport};
 
 /// Period over which CPU time is shared out, in microseconds: the kernel's own default.
@@ -72,7 +72,7 @@ impl ControlGroup {
             limit_memory(&path, unified, limits.memory_bytes)?;
             Ok(path)
         });
-        group.memory = group.keep(Lock::CgroupMemory, memory, &format!("{} bytes", limits.memory_bytes));
+        group.memory = group.keep(Lock::CgroupMemory, memory, &readable_bytes(limits.memory_bytes));
         let cpu = hierarchies.make(Controller::Cpu, name).and_then(|path| {
             limit_cpu(&path, unified, limits.cpus)?;
             Ok(path)

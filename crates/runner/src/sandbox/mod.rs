@@ -1,6 +1,7 @@
 //! Makes the sandbox a job runs in, and tells whether this host can make one.
 
 mod arguments;
+mod locks_probe;
 mod ownership;
 mod probe;
 mod processes;
@@ -17,6 +18,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::FdFlags;
 use rustix::pipe::PipeFlags;
 
+pub use locks_probe::probe_locks;
 pub use probe::{SandboxReport, SandboxState, probe};
 
 use crate::cgroup::ControlGroup;

@@ -35,6 +35,7 @@ pub fn doctor(data_dir: &Path, flags: &Flags) -> Result<ExitCode, String> {
     let search_path = config::search_path();
     let checks = [
         sandbox(&search_path),
+        locks(data_dir, &search_path),
         python(&search_path),
         installer(&search_path),
         folder(data_dir),
@@ -73,6 +74,55 @@ fn sandbox(search_path: &[PathBuf]) -> Check {
         found: report.detail,
         mend: report.remedy.unwrap_or_default(),
     }
+}
+
+/// Runs a job that does nothing, and tells which locks held it.
+fn locks(data_dir: &Path, search_path: &[PathBuf]) -> Check {
+    let config = config::Config::resolve(data_dir.to_owned(), &config::ServeFlags::default());
+    let (job_user_id, required) = match &config {
+        Ok(config) => (config.job_user_id, config.required_locks.clone()),
+        Err(_) => (config::DEFAULT_JOB_USER_ID, Vec::new()),
+    };
+    let settings = crate::workloads::executor_settings(search_path, job_user_id);
+    let check = |works, found, mend: &str| Check { what: "locks", works, found, mend: mend.into() };
+    let probed = try_locks(settings);
+    let reports = match (probed, config) {
+        (Ok(containment), Ok(_)) => containment.locks,
+        (Err(text), _) => return check(false, text, ""),
+        (_, Err(error)) => return check(false, error.to_string(), ""),
+    };
+    let names = |held| {
+        let chosen = reports.iter().filter(move |report| report.held == held);
+        chosen.map(move |report| match (held, report.detail.as_str()) {
+            (true, _) | (_, "") => report.lock.to_string(),
+            (false, why) => format!("{} ({why})", report.lock),
+        })
+    };
+    let mut found = format!("held: {}", names(true).collect::<Vec<_>>().join(", "));
+    let missing = names(false).collect::<Vec<_>>().join("; ");
+    if !missing.is_empty() {
+        found = format!("{found}; not here: {missing}");
+    }
+    match runner::locks::unmet(&required, &reports) {
+        None => check(true, found, ""),
+        Some(_) => {
+            let mend = "make the locks in required_locks of modelyard.toml hold, or take them out there";
+            check(false, found, mend)
+        }
+    }
+}
+
+fn try_locks(settings: runner::ExecutorSettings) -> Result<runner::Containment, String> {
+    let directory = std::env::temp_dir().join(format!("modelyard-doctor-{}", std::process::id()));
+    let command = crate::workloads::supervisor_command().map_err(|error| error.to_string())?;
+    std::fs::create_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let probed = super::block_on(async {
+        let probed = runner::sandbox::probe_locks(&directory, command, settings).await;
+        probed.map_err(|error| error.to_string())
+    });
+    let removed = std::fs::remove_dir_all(&directory);
+    removed.map_err(|error| format!("{}: {error}", directory.display()))?;
+    probed
 }
 
 fn program(search_path: &[PathBuf], name: &str) -> Option<PathBuf> {

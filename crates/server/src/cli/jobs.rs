@@ -97,9 +97,13 @@ async fn list(
 async fn show(client: &Client, name: &str, format: Format) -> Result<(), String> {
     let mut job = client.call("SageMaker.DescribeTrainingJob", &json!({"TrainingJobName": name})).await?;
     let card = client.card(name).await?;
+    let run = super::run_facts::fetch(client, name).await?;
     if format == Format::Json {
         if let Some(card) = &card {
             job["FailureCard"] = json!(card);
+        }
+        if let Some(run) = &run {
+            job["Run"] = json!(run);
         }
         output::json(&job);
         return Ok(());
@@ -132,6 +136,9 @@ async fn show(client: &Client, name: &str, format: Format) -> Result<(), String>
         for metric in metrics {
             output::line(&format!("  {:<22} {}", text(&metric["MetricName"]), metric["Value"]));
         }
+    }
+    if let Some(run) = run {
+        super::run_facts::show(&run);
     }
     if let Some(card) = card {
         show_card(&card);

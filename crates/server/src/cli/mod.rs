@@ -9,6 +9,7 @@ mod logs;
 mod output;
 mod resources;
 mod run;
+mod run_facts;
 mod serve;
 
 use std::process::ExitCode;

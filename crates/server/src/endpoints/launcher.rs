@@ -144,13 +144,15 @@ impl ReplicaLauncher {
             user: runner::workload::JobUser::Unprivileged,
             confinement: Confinement::Bubblewrap,
             hostname: "model".into(),
+            limits: runner::Limits::default(),
+            required_locks: app.config.required_locks.clone(),
         };
         self.executor.start(&spec).await.map_err(|error| error.to_string())
     }
 
     async fn end(&self, id: &str) -> ExitText {
         let summary = match self.executor.wait(id).await {
-            Ok(report) => workloads::exit_sentence(&report.exit),
+            Ok(report) => workloads::exit_sentence(&report),
             Err(error) => error.to_string(),
         };
         let log_tail = match self.app.upgrade() {

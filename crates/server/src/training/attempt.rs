@@ -11,6 +11,7 @@ use store::work::Work;
 use tokio::sync::Notify;
 
 use super::record::{FailureCard, TrainingRecord};
+use super::run_facts::RunFacts;
 use super::{admission, failure, outputs, prepare, sync};
 use crate::app::App;
 use crate::capacity::Allocation;
@@ -160,11 +161,13 @@ impl Attempt<'_> {
         };
         let (started_at, ended_at) = (report.started_at_ms as i64, report.ended_at_ms as i64);
         let metrics = outputs::final_metrics(self).await;
+        let run = RunFacts::of(report);
         let committed = self
             .update(move |record, _| {
                 record.training_started_at = Some(started_at);
                 record.training_ended_at = Some(ended_at);
                 record.final_metrics = metrics;
+                record.run = Some(run);
                 record.enter("Uploading", "Uploading generated training model", ended_at);
             })
             .await;

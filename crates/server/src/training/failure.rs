@@ -59,6 +59,7 @@ pub async fn card(attempt: &Attempt<'_>, id: &str, report: &ExitReport) -> Failu
         ),
         Exit::TimeLimit => FailureCard::new("time_limit", "The job ran into its time limit."),
     };
+    super::limits::explain(&mut card, report);
     card.traceback = traceback.map(|traceback| traceback.text);
     card.log_tail = tail;
     card.logs = Some(format!("{} {stream}", prepare::LOG_GROUP));
@@ -67,23 +68,11 @@ pub async fn card(attempt: &Attempt<'_>, id: &str, report: &ExitReport) -> Failu
 
 /// `SIGKILL` and the like.
 fn signal_name(number: i32) -> String {
-    let known = [
-        (1, "SIGHUP"),
-        (2, "SIGINT"),
-        (3, "SIGQUIT"),
-        (4, "SIGILL"),
-        (6, "SIGABRT"),
-        (7, "SIGBUS"),
-        (8, "SIGFPE"),
-        (9, "SIGKILL"),
-        (11, "SIGSEGV"),
-        (13, "SIGPIPE"),
-        (14, "SIGALRM"),
-        (15, "SIGTERM"),
-        (24, "SIGXCPU"),
-        (25, "SIGXFSZ"),
-        (31, "SIGSYS"),
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
     ];
-    let name = known.iter().find(|(known, _)| *known == number);
-    name.map_or_else(|| format!("signal {number}"), |(_, name)| (*name).to_owned())
+    let name = usize::try_from(number - 1).ok().and_then(|index| NAMES.get(index));
+    name.map_or_else(|| format!("signal {number}"), |name| format!("SIG{name}"))
 }

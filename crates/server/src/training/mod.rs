@@ -4,10 +4,12 @@ pub mod admission;
 mod attempt;
 mod channels;
 mod failure;
+mod limits;
 mod outputs;
 mod prepare;
 mod put;
 pub mod record;
+pub mod run_facts;
 mod sync;
 
 use std::collections::HashMap;

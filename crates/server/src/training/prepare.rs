@@ -280,6 +280,8 @@ async fn prepare(
         user: JobUser::Unprivileged,
         confinement: Confinement::Bubblewrap,
         hostname: HOST.into(),
+        limits: runner::Limits::default(),
+        required_locks: app.config.required_locks.clone(),
     }))
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::run_facts::RunFacts;
 use crate::capacity::Grant;
 
 /// The status document of a training job.
@@ -33,6 +34,8 @@ pub struct TrainingRecord {
     pub failure: Option<FailureCard>,
     /// The checkpoint that could not be stored, for which the job is being ended.
     pub checkpoint_failure: Option<String>,
+    /// How its workload was kept in, and what it used; open while it runs.
+    pub run: Option<RunFacts>,
 }
 
 /// One secondary status.
@@ -62,8 +65,8 @@ pub struct FinalMetric {
 /// Why a job failed, whole; `FailureReason` is its short form.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailureCard {
-    /// What failed: `capacity`, `environment`, `input`, `launch`, `exit`, `checkpoint`, `time_limit`, `supervisor`, `output` or
-    /// `request`.
+    /// What failed: `capacity`, `environment`, `input`, `launch`, `exit`, `signal`, `out_of_memory`, `disk_full`, `limit`,
+    /// `checkpoint`, `time_limit`, `supervisor`, `output` or `request`.
     pub cause: String,
     /// One sentence, at most 1,024 characters, as `FailureReason` shows it.
     pub reason: String,

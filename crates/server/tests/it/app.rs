@@ -87,6 +87,7 @@ impl TestApp {
             parallel_jobs: 2,
             capacity,
             job_user_id: 64_000,
+            required_locks: Vec::new(),
             build_environment: BTreeMap::new(),
             search_path: server::config::search_path(),
         };

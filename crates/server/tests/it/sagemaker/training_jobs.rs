@@ -47,8 +47,11 @@ async fn missing_jobs_are_refused_in_the_words_of_the_service() {
             ("ValidationException", "Requested resource not found.")
         );
     }
-    let (code, _) = app.refused("Modelyard.DescribeFailure", json!({"TrainingJobName": "none"})).await;
-    assert_eq!(code, "ValidationException");
+    for operation in ["DescribeFailure", "DescribeRun"] {
+        let (code, _) =
+            app.refused(&format!("Modelyard.{operation}"), json!({"TrainingJobName": "none"})).await;
+        assert_eq!(code, "ValidationException");
+    }
 }
 
 #[tokio::test]
