@@ -100,10 +100,10 @@ impl InitOptions {
                     options.home = Some(arguments.next().ok_or("--home needs a directory")?.into())
                 }
                 Some("--subreaper") => options.subreaper = true,
-                Some("--open-files") => options.open_files = Some(parse_number(arguments.next())?),
-                Some("--processes") => options.processes = Some(parse_number(arguments.next())?),
-                Some("--file-bytes") => options.file_bytes = Some(parse_number(arguments.next())?),
-                Some("--cpus") => options.cpus = Some(parse_number(arguments.next())?),
+                Some("--open-files") => options.open_files = Some(parse_number(arguments.next().as_deref())?),
+                Some("--processes") => options.processes = Some(parse_number(arguments.next().as_deref())?),
+                Some("--file-bytes") => options.file_bytes = Some(parse_number(arguments.next().as_deref())?),
+                Some("--cpus") => options.cpus = Some(parse_number(arguments.next().as_deref())?),
                 Some("--read") => {
                     options.places.read.push(arguments.next().ok_or("--read needs a path")?.into());
                 }
@@ -122,11 +122,8 @@ impl InitOptions {
     }
 }
 
-fn parse_number<N: std::str::FromStr>(argument: Option<OsString>) -> Result<N, String> {
-    argument
-        .as_deref()
-        .and_then(|text| text.to_str()?.parse().ok())
-        .ok_or_else(|| "a limit needs a number".to_owned())
+fn parse_number<N: std::str::FromStr>(argument: Option<&OsStr>) -> Result<N, String> {
+    argument.and_then(|text| text.to_str()?.parse().ok()).ok_or_else(|| "a limit needs a number".to_owned())
 }
 
 fn parse_user(argument: Option<&OsStr>) -> Result<(u32, u32), String> {

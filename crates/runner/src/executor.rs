@@ -264,7 +264,7 @@ impl Executor for ProcessExecutor {
             let during = |source| Error::Io { action: format!("Waiting for workload {id:?}"), source };
             loop {
                 match observe(&directory, id)? {
-                    Observation::Exited(report) => return Ok(report),
+                    Observation::Exited(report) => return Ok(*report),
                     Observation::Unknown => return Err(Error::UnknownWorkload(id.to_owned())),
                     Observation::Running { .. } => {}
                 }
@@ -335,11 +335,11 @@ fn observe(directory: &WorkloadDirectory, id: &str) -> Result<Observation> {
     let during = |source| Error::Io { action: format!("Looking at workload {id:?}"), source };
     // In this order: the lock is let go only after the report is written, so the second look is final.
     if let Some(report) = directory.exit().map_err(during)? {
-        return Ok(Observation::Exited(report));
+        return Ok(Observation::Exited(Box::new(report)));
     }
     let is_supervised = directory.lock_holder().map_err(during)?.is_some();
     if !is_supervised && let Some(report) = directory.exit().map_err(during)? {
-        return Ok(Observation::Exited(report));
+        return Ok(Observation::Exited(Box::new(report)));
     }
     let attempt = directory.attempt().map_err(during)?;
     match attempt {
@@ -363,7 +363,7 @@ fn observe(directory: &WorkloadDirectory, id: &str) -> Result<Observation> {
             remove_control_group(directory);
             // Written, so that every later look gives the same times.
             directory.write_exit(&report).map_err(during)?;
-            Ok(Observation::Exited(report))
+            Ok(Observation::Exited(Box::new(report)))
         }
     }
 }

@@ -166,7 +166,7 @@ pub enum Observation {
         started_at_ms: u64,
     },
     /// It has ended, and none of its processes is left.
-    Exited(ExitReport),
+    Exited(Box<ExitReport>),
 }
 
 /// Whether `id` can name a workload.

@@ -43,7 +43,7 @@ fn all_of_it_holds_for_an_ordinary_user_too() {
             "--",
         ])
         .arg(tests)
-        .args(["confinement::", "hostile::", "supervision::", "executor::a_plain_process"])
+        .args(["confinement::", "hostile::", "usage::", "supervision::", "executor::a_plain_process"])
         .env(SUPERVISOR_VARIABLE, supervisor)
         .env("TMPDIR", &temporary)
         .current_dir("/")

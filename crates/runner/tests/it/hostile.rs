@@ -173,24 +173,6 @@ async fn endless_output_counts_as_disk() {
 }
 
 #[tokio::test]
-async fn two_busy_processes_share_one_cpu() {
-    let bench = Bench::new();
-    let program =
-        "import os, time\nos.fork()\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass";
-    let limits = Limits { cpus: Some(1), ..Limits::default() };
-    let (report, messages) = bench.run(&python(&bench, "busy", program, limits)).await;
-    assert_eq!(report.exit, Exit::Code(0), "{messages:?}");
-    let seconds = (report.ended_at_ms - report.started_at_ms) as f64 / 1000.0;
-    let used = report.cpu_seconds.unwrap();
-    assert!(used < seconds * 1.3, "{used} s of CPU in {seconds} s");
-    let usage = report.usage.unwrap();
-    assert!(usage.samples >= 1 && usage.peak_memory_bytes > MIB, "{usage:?}");
-    let page = bench.executor.samples("busy", 0).unwrap();
-    assert_eq!(page.samples.len() as u64, usage.samples);
-    assert!(page.samples[0].cpu_percent > 5.0 && page.samples[0].processes >= 2, "{page:?}");
-}
-
-#[tokio::test]
 async fn a_job_without_the_required_locks_does_not_run() {
     let bench = Bench::new();
     let mut spec = bench.spec("open", "touch /opt/ml/ran");

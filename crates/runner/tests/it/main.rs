@@ -12,3 +12,4 @@ mod feed;
 mod hostile;
 mod output;
 mod supervision;
+mod usage;
