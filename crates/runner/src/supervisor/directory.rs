@@ -98,15 +98,14 @@ impl WorkloadDirectory {
     /// Creates the directory, readable by its owner only; an existing one is fine.
     pub fn create(&self) -> io::Result<()> {
         match fs::DirBuilder::new().mode(0o700).create(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => sync_directory(self.path.parent().unwrap_or(Path::new("/"))),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
         }
     }
 
-    /// Writes what to run.
+    /// Writes what to run. Not made durable: what a crash of the machine takes away has not begun, and is written again.
     pub fn write_assignment(&self, assignment: &Assignment) -> io::Result<()> {
-        self.write_json("workload.json", assignment)
+        self.replace("workload.json", &serde_json::to_vec(assignment)?).map(drop)
     }
 
     /// Reads what to run.
@@ -114,14 +113,22 @@ impl WorkloadDirectory {
         self.read_json("workload.json")
     }
 
-    /// Records the attempt.
+    /// Records the attempt, for all who look from now on; [`WorkloadDirectory::settle_attempt`] makes it durable.
     pub fn write_attempt(&self, attempt: &Attempt) -> io::Result<()> {
-        self.write_json("attempt.json", attempt)
+        self.replace("attempt.json", &serde_json::to_vec(attempt)?).map(drop)
+    }
+
+    /// Makes the attempt durable: to be called before anything of the job runs.
+    pub fn settle_attempt(&self) -> io::Result<()> {
+        File::open(self.path.join("attempt.json"))?.sync_all()?;
+        sync_directory(&self.path)?;
+        sync_directory(self.path.parent().unwrap_or(Path::new("/")))
     }
 
     /// The attempt, if one has begun.
     pub fn attempt(&self) -> io::Result<Option<Attempt>> {
-        let attempt: Option<Attempt> = self.read_json("attempt.json")?;
+        // Whatever ran was settled first.
+        let attempt: Option<Attempt> = self.read_passing("attempt.json")?;
         let running: Option<Running> = self.read_passing("running.json")?;
         Ok(attempt.map(|attempt| match running {
             Some(running) => Attempt { job: running.job, started_at_ms: running.started_at_ms, ..attempt },

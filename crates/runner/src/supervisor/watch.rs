@@ -163,8 +163,10 @@ impl<'a> Watch<'a> {
             JobPid::Child => watch.attempt.job = ProcessIdentity::of(watch.child.id()),
         }
         watch.feeds = Feeds::start(feeders).map_err(text)?;
-        // The first move into a group after a while waits for all CPUs, some 10 ms: it does so here, while the sandbox is
-        // being made, not when the job is ready. It fails when the sandbox has failed already.
+        // The job waits to be let go until both of these are done, and the sandbox is being made meanwhile.
+        directory.settle_attempt().map_err(|error| format!("The attempt cannot be recorded: {error}."))?;
+        // The first move into a group after a while waits for all CPUs, some 10 ms: it does so here, not when the job is
+        // ready. It fails when the sandbox has failed already.
         let _ = group.add(watch.child.id());
         Ok(watch)
     }
