@@ -50,6 +50,9 @@ pub struct WorkloadSpec {
     /// Locks without which the job must not run.
     #[serde(default)]
     pub required_locks: Vec<Lock>,
+    /// NVIDIA GPUs that it sees, by the number of the device file (`/dev/nvidiaN`).
+    #[serde(default)]
+    pub gpus: Vec<u32>,
 }
 
 /// A host path made visible to a job.
@@ -212,6 +215,7 @@ impl WorkloadSpec {
             hostname: "algo-1".to_owned(),
             limits: Limits::default(),
             required_locks: Vec::new(),
+            gpus: Vec::new(),
         }
     }
 

@@ -126,6 +126,18 @@ impl Arguments {
         self.add(&["--symlink", "/run", "/var/run", "--symlink", "/tmp", "/var/tmp"]);
     }
 
+    /// The device files of these NVIDIA GPUs, and those that any use of one needs.
+    pub fn gpus(&mut self, gpus: &[u32]) {
+        if gpus.is_empty() {
+            return;
+        }
+        let own = gpus.iter().map(|index| format!("/dev/nvidia{index}"));
+        let common = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset"];
+        for path in own.chain(common.iter().map(|name| format!("/dev/{name}"))) {
+            self.add(&["--dev-bind-try", &path, &path]);
+        }
+    }
+
     /// A directory for everyone that lives in the job's memory.
     fn in_memory(&mut self, path: &str, most_bytes: u64) {
         self.add(&["--perms", "1777", "--size", &most_bytes.min(LARGEST_SIZE).to_string(), "--tmpfs", path]);

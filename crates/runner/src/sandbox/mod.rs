@@ -262,6 +262,7 @@ fn confined(
         inherited.push(content);
     }
     arguments.private_directories(limits.memory_bytes);
+    arguments.gpus(&spec.gpus);
     arguments.read_only(init, Path::new(SANDBOX_INIT));
     arguments.mounts(&spec.mounts);
     arguments.finish(spec, &environment(spec, Path::new(SANDBOX_HOME)));

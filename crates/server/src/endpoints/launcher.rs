@@ -146,6 +146,7 @@ impl ReplicaLauncher {
             hostname: "model".into(),
             limits: runner::Limits::default(),
             required_locks: app.config.required_locks.clone(),
+            gpus: Vec::new(),
         };
         self.executor.start(&spec).await.map_err(|error| error.to_string())
     }

@@ -13,7 +13,7 @@ use super::attempt::Attempt;
 use super::record::FailureCard;
 use super::{channels, sync};
 use crate::app::App;
-use crate::capacity::Grant;
+use crate::capacity::{Grant, HostGrant};
 use crate::job_log::JobLog;
 use crate::workloads::{self, JobIdentity};
 
@@ -96,11 +96,14 @@ pub async fn launch(attempt: &Attempt<'_>, grant: &Grant) -> store::Result<Step<
             .await?;
         stale
     };
+    let Some(host) = grant.first() else {
+        return Ok(Err(Box::new(FailureCard::new("request", "ClientError: the job has no host"))));
+    };
     if let Some(old) = stale {
         // An attempt that was cut off before its workload started.
         clean_up(app, &old).await;
     }
-    let prepared = prepare(attempt, &id, &stream, log_path).await?;
+    let prepared = prepare(attempt, &id, &stream, log_path, host).await?;
     let spec = match prepared {
         Ok(spec) => spec,
         Err(mut card) => {
@@ -184,6 +187,7 @@ async fn prepare(
     id: &str,
     stream: &str,
     log_path: PathBuf,
+    host: &HostGrant,
 ) -> store::Result<Step<WorkloadSpec>> {
     let app = attempt.app;
     let key = &attempt.work.key;
@@ -243,6 +247,9 @@ async fn prepare(
         Ok(environment) => environment,
         Err(text) => return fail("environment", text),
     };
+    if let Some(text) = &host.missing {
+        log.line(&format!("modelyard: {text}; the job runs with what there is")).await;
+    }
     let prepared = match contract.prepare(&opt_ml, &environment) {
         Ok(prepared) => prepared,
         Err(error) => return fail("request", format!("ClientError: {error}")),
@@ -280,9 +287,21 @@ async fn prepare(
         user: JobUser::Unprivileged,
         confinement: Confinement::Bubblewrap,
         hostname: HOST.into(),
-        limits: runner::Limits::default(),
+        limits: runner::Limits {
+            memory_bytes: Some(host.memory_bytes),
+            cpus: Some(host.cpus.ceil() as u32),
+            disk_bytes: volume_bytes(attempt),
+            ..runner::Limits::default()
+        },
         required_locks: app.config.required_locks.clone(),
+        gpus: host.gpus.clone(),
     }))
+}
+
+/// Space for what the job writes.
+fn volume_bytes(attempt: &Attempt<'_>) -> Option<u64> {
+    let resources = attempt.request.resource_config.as_ref()?;
+    u64::try_from(resources.volume_size_in_gb?).ok().map(|gib| gib << 30)
 }
 
 fn time_limit_seconds(attempt: &Attempt<'_>) -> u64 {
