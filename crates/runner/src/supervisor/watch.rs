@@ -209,7 +209,7 @@ impl<'a> Watch<'a> {
     /// Looks at what the job uses, and ends it when it has passed a limit.
     fn look_after(&mut self) {
         let (Some(sampler), Some(job)) = (&mut self.sampler, self.attempt.job) else { return };
-        let subject = Subject { pid: job.pid, group: self.group };
+        let subject = Subject { pid: job.pid, outer_pid: self.child.id(), group: self.group };
         let log_bytes = self.log.written_bytes();
         sampler.sample_if_due(subject, self.watchdog.disk_bytes(log_bytes));
         let passed = self.watchdog.look(subject, log_bytes);

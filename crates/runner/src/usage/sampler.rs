@@ -20,8 +20,10 @@ const SHARE_OF_TIME: u32 = 400;
 /// Whose use is measured.
 #[derive(Clone, Copy)]
 pub(crate) struct Subject<'a> {
-    /// The first process of the job.
+    /// The first process of the sandbox, which is not the job's.
     pub pid: u32,
+    /// The process that made the sandbox and waits for it; the same one where there is none.
+    pub outer_pid: u32,
     /// Its control group.
     pub group: &'a ControlGroup,
 }
@@ -29,7 +31,9 @@ pub(crate) struct Subject<'a> {
 impl Subject<'_> {
     /// All processes of the job.
     pub fn processes(&self) -> Vec<u32> {
-        self.group.members().unwrap_or_else(|| descendants(self.pid))
+        let mut pids = self.group.members().unwrap_or_else(|| descendants(self.pid));
+        pids.retain(|pid| *pid != self.pid && *pid != self.outer_pid);
+        pids
     }
 }
 
