@@ -97,6 +97,7 @@ impl From<store::Error> for Error {
                 Error::Validation("The pagination token NextToken is not valid.".into())
             }
             store::Error::Invalid(text) => Error::Validation(text),
+            store::Error::Refused(refusal) => Error::Validation(refusal.to_string()),
             other => Error::internal(other),
         }
     }

@@ -16,6 +16,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0002_identity", include_str!("migrations/0002_identity.sql")),
     ("0003_objects", include_str!("migrations/0003_objects.sql")),
     ("0004_logs", include_str!("migrations/0004_logs.sql")),
+    ("0005_object_details", include_str!("migrations/0005_object_details.sql")),
 ];
 
 /// Most writes that share one commit.

@@ -52,6 +52,9 @@ pub enum Error {
     /// The input breaks a rule of the store.
     #[error("{0}")]
     Invalid(String),
+    /// The input breaks a rule of S3.
+    #[error("{0}")]
+    Refused(#[from] crate::objects::Refusal),
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] rusqlite::Error),

@@ -18,7 +18,10 @@ use crate::{data_dir, listener};
 /// A text that says why it cannot start.
 pub fn serve(data_directory: PathBuf, flags: &ServeFlags) -> Result<(), String> {
     let config = Config::resolve(data_directory, flags).map_err(|error| error.to_string())?;
-    let filter = variable("MODELYARD_LOG").unwrap_or_else(|| "info".into());
+    let filter = variable("MODELYARD_LOG").unwrap_or_else(|| {
+        // `s3s` logs every refusal of a client as an error of its own; ours are logged where they are made.
+        "info,s3s=off".into()
+    });
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)

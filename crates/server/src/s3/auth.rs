@@ -27,7 +27,8 @@ pub fn session_token(request: &Request<Body>) -> Option<String> {
     })
 }
 
-fn percent_decoded(text: &str) -> String {
+/// A text of a query with its escapes resolved.
+pub fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -110,9 +111,10 @@ impl S3Access for Gate {
             error.set_status_code(http::StatusCode::BAD_REQUEST);
             return Err(error);
         }
-        let expected = cx.headers().get("x-amz-expected-bucket-owner").and_then(|value| value.to_str().ok());
-        if expected.is_some_and(|expected| expected != credential.account) {
-            return Err(s3_error!(AccessDenied, "Access Denied"));
+        for name in ["x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"] {
+            if cx.headers().get(name).is_some_and(|owner| owner.as_bytes() != credential.account.as_bytes()) {
+                return Err(s3_error!(AccessDenied, "Access Denied"));
+            }
         }
         let input = match cx.s3_path() {
             S3Path::Root => serde_json::json!({}),

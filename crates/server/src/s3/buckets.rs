@@ -3,6 +3,7 @@
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
+use super::attributes::{self, not_honoured};
 use super::auth::account;
 use super::errors::answer;
 use super::{Front, upload};
@@ -14,6 +15,19 @@ pub async fn create_bucket(
 ) -> S3Result<S3Response<CreateBucketOutput>> {
     let account = account(&request)?;
     let input = request.input;
+    attributes::given(&request.headers, None)?;
+    if input.object_lock_enabled_for_bucket == Some(true) {
+        return Err(not_honoured("x-amz-bucket-object-lock-enabled"));
+    }
+    if input.object_ownership.is_some_and(|ownership| ownership.as_str() != "BucketOwnerEnforced") {
+        return Err(not_honoured("x-amz-object-ownership other than BucketOwnerEnforced"));
+    }
+    let configuration = input.create_bucket_configuration.as_ref();
+    if configuration
+        .is_some_and(|configuration| configuration.bucket.is_some() || configuration.location.is_some())
+    {
+        return Err(not_honoured("Bucket and Location of a bucket configuration"));
+    }
     let wanted =
         input.create_bucket_configuration.and_then(|configuration| configuration.location_constraint);
     let region = wanted.map_or_else(|| "us-east-1".to_owned(), |region| region.as_str().to_owned());
@@ -81,7 +95,13 @@ pub async fn list_buckets(
             && input.bucket_region.as_deref().is_none_or(|region| bucket.region == region)
             && input.continuation_token.as_deref().is_none_or(|token| bucket.name.as_str() > token)
     };
-    let limit = input.max_buckets.map_or(usize::MAX, |most| most.max(1) as usize);
+    if input.max_buckets.is_some_and(|most| !(1..=10_000).contains(&most)) {
+        return Err(s3_error!(
+            InvalidArgument,
+            "Argument max-buckets must be an integer between 1 and 10000"
+        ));
+    }
+    let limit = input.max_buckets.map_or(usize::MAX, |most| most as usize);
     let matching: Vec<_> = found.iter().filter(wanted).collect();
     let buckets: Vec<Bucket> = matching
         .iter()

@@ -2,7 +2,7 @@
 
 use s3s::{S3Error, S3ErrorCode, s3_error};
 use store::Error;
-use store::objects::{BUCKET_KIND, UPLOAD_KIND};
+use store::objects::{BUCKET_KIND, Refusal, UPLOAD_KIND};
 
 /// The answer for an error of the store.
 pub fn answer(error: Error) -> S3Error {
@@ -24,7 +24,8 @@ pub fn answer(error: Error) -> S3Error {
         Error::Precondition(_) => {
             s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
         }
-        Error::Invalid(text) => invalid(text),
+        Error::Refused(refusal) => refused(&refusal),
+        Error::Invalid(text) => S3Error::with_message(S3ErrorCode::InvalidArgument, text),
         other => {
             tracing::error!(error = %other, source = ?std::error::Error::source(&other), "an S3 operation failed");
             s3_error!(InternalError, "We encountered an internal error. Please try again.")
@@ -32,15 +33,23 @@ pub fn answer(error: Error) -> S3Error {
     }
 }
 
-/// The store puts the code before the text where S3 has one.
-fn invalid(text: String) -> S3Error {
-    let code = match text.split(':').next() {
-        Some("InvalidPart") => S3ErrorCode::InvalidPart,
-        Some("InvalidPartOrder") => S3ErrorCode::InvalidPartOrder,
-        Some("EntityTooSmall") => S3ErrorCode::EntityTooSmall,
-        _ if text.contains("bucket name") => S3ErrorCode::InvalidBucketName,
-        _ if text.contains("at most") => S3ErrorCode::KeyTooLongError,
-        _ => S3ErrorCode::InvalidArgument,
+fn refused(refusal: &Refusal) -> S3Error {
+    let code = match refusal {
+        Refusal::BucketName(_) => S3ErrorCode::InvalidBucketName,
+        Refusal::KeyEmpty => S3ErrorCode::InvalidArgument,
+        Refusal::KeyTooLong => S3ErrorCode::KeyTooLongError,
+        Refusal::NoParts => S3ErrorCode::MalformedXML,
+        Refusal::PartOrder => S3ErrorCode::InvalidPartOrder,
+        Refusal::Part(_) => S3ErrorCode::InvalidPart,
+        Refusal::PartTooSmall(_) => S3ErrorCode::EntityTooSmall,
     };
-    S3Error::with_message(code, text)
+    S3Error::with_message(code, format!("Your request was refused: {refusal}."))
+}
+
+/// A refusal with a code that `s3s` does not list.
+pub fn refusal(code: &str, text: impl Into<std::borrow::Cow<'static, str>>) -> S3Error {
+    let code = S3ErrorCode::from_bytes(code.as_bytes()).unwrap_or(S3ErrorCode::InvalidRequest);
+    let mut error = S3Error::with_message(code, text);
+    error.set_status_code(http::StatusCode::BAD_REQUEST);
+    error
 }

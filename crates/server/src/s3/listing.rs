@@ -7,6 +7,7 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use store::objects::{Bound, ListObjects, Listing};
 
 use super::Front;
+use super::attributes::{checksum_type, storage_class};
 use super::auth::account;
 use super::errors::answer;
 use super::upload::timestamp;
@@ -21,11 +22,11 @@ pub async fn list_objects_v2(
 ) -> S3Result<S3Response<ListObjectsV2Output>> {
     let account = account(&request)?;
     let input = request.input;
-    let encoded = is_url(input.encoding_type.as_ref());
+    let encoded = check_encoding(input.encoding_type.as_ref())?;
     let delimiter = input.delimiter.clone();
     let start = match (&input.continuation_token, &input.start_after) {
         (Some(token), _) => Some(decode(token)?),
-        (None, Some(after)) => Some(Bound::after(after, None)),
+        (None, Some(after)) => Some(Bound::after(after, "", None)),
         (None, None) => None,
     };
     let max_keys = max_keys(input.max_keys)?;
@@ -59,10 +60,12 @@ pub async fn list_objects(
 ) -> S3Result<S3Response<ListObjectsOutput>> {
     let account = account(&request)?;
     let input = request.input;
-    let encoded = is_url(input.encoding_type.as_ref());
+    let encoded = check_encoding(input.encoding_type.as_ref())?;
     let delimiter = input.delimiter.clone();
     let marker = input.marker.clone().filter(|marker| !marker.is_empty());
-    let start = marker.map(|marker| Bound::after(&marker, delimiter.as_deref()));
+    let start = marker.map(|marker| {
+        Bound::after(&marker, input.prefix.as_deref().unwrap_or_default(), delimiter.as_deref())
+    });
     let max_keys = max_keys(input.max_keys)?;
     let listing =
         list(front, &account, &input.bucket, input.prefix.as_deref(), delimiter, start, max_keys).await?;
@@ -123,7 +126,12 @@ fn contents(listing: &Listing, encoded: bool, owner: Option<&str>) -> Vec<Object
         size: Some(object.size as i64),
         e_tag: Some(ETag::Strong(object.etag.clone())),
         last_modified: Some(timestamp(object.modified_at)),
-        storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
+        storage_class: Some(ObjectStorageClass::from(storage_class(&object.attributes).to_owned())),
+        checksum_algorithm: (!object.attributes.checksums.is_empty()).then(|| {
+            let names = object.attributes.checksums.keys();
+            names.map(|name| ChecksumAlgorithm::from(name.to_ascii_uppercase())).collect()
+        }),
+        checksum_type: checksum_type(&object.attributes.checksums),
         owner: owner.map(|owner| Owner { id: Some(owner.to_owned()), display_name: Some(owner.to_owned()) }),
         ..Default::default()
     };
@@ -135,8 +143,16 @@ fn prefixes(listing: &Listing, encoded: bool) -> Vec<CommonPrefix> {
     all.map(|prefix| CommonPrefix { prefix: Some(shown(prefix, encoded)) }).collect()
 }
 
-fn is_url(encoding: Option<&EncodingType>) -> bool {
-    encoding.is_some_and(|encoding| encoding.as_str() == EncodingType::URL)
+/// Whether keys are URL-encoded in the answer.
+///
+/// # Errors
+/// `InvalidArgument` for an encoding that S3 does not have.
+pub fn check_encoding(encoding: Option<&EncodingType>) -> S3Result<bool> {
+    match encoding.map(EncodingType::as_str) {
+        None | Some("") => Ok(false),
+        Some(EncodingType::URL) => Ok(true),
+        Some(_) => Err(s3_error!(InvalidArgument, "Invalid Encoding Method specified in Request")),
+    }
 }
 
 /// A key as it goes into the answer: URL-encoded where the client asked for it, since XML cannot hold every character.

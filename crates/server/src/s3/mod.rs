@@ -1,13 +1,21 @@
 //! S3 on the crate `s3s`: it parses, verifies signatures and writes XML; here the operations meet the object store.
 
+mod attributes;
 mod auth;
+mod body;
 mod buckets;
+mod checksums;
+mod conditions;
 mod copies;
+mod deletes;
 mod errors;
 mod listing;
 mod multipart;
 mod objects;
+mod policies;
+mod tagging;
 mod upload;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -45,9 +53,11 @@ pub fn service(
         let service = service.clone();
         Box::pin(async move {
             let token = auth::session_token(&request);
+            let is_head = request.method() == http::Method::HEAD;
+            let (request, watched) = body::watch(request);
             let called =
                 auth::SESSION_TOKEN.scope(token, service.call(request.map(s3s::Body::http_body))).await;
-            match called {
+            let mut response = match called {
                 Ok(response) => response.map(|body| body.map_err(wire::BoxError::from).boxed()),
                 Err(error) => {
                     tracing::error!(?error, "an S3 request failed");
@@ -55,7 +65,15 @@ pub fn service(
                     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                     response
                 }
+            };
+            if is_head
+                && response.headers().contains_key(http::header::CONTENT_RANGE)
+                && response.status() == 200
+            {
+                // `s3s` does so for GetObject alone.
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             }
+            watched.mend(response)
         })
     })
 }
@@ -89,17 +107,26 @@ delegate! {
     buckets::list_buckets(ListBucketsInput) -> ListBucketsOutput;
     copies::copy_object(CopyObjectInput) -> CopyObjectOutput;
     copies::upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput;
+    deletes::delete_object(DeleteObjectInput) -> DeleteObjectOutput;
+    deletes::delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput;
     listing::list_objects(ListObjectsInput) -> ListObjectsOutput;
     listing::list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output;
     multipart::abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput;
     multipart::complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput;
     multipart::create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput;
-    multipart::list_multipart_uploads(ListMultipartUploadsInput) -> ListMultipartUploadsOutput;
-    multipart::list_parts(ListPartsInput) -> ListPartsOutput;
     multipart::upload_part(UploadPartInput) -> UploadPartOutput;
-    objects::delete_object(DeleteObjectInput) -> DeleteObjectOutput;
-    objects::delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput;
     objects::get_object(GetObjectInput) -> GetObjectOutput;
     objects::head_object(HeadObjectInput) -> HeadObjectOutput;
     objects::put_object(PutObjectInput) -> PutObjectOutput;
+    policies::delete_bucket_policy(DeleteBucketPolicyInput) -> DeleteBucketPolicyOutput;
+    policies::get_bucket_policy(GetBucketPolicyInput) -> GetBucketPolicyOutput;
+    policies::put_bucket_policy(PutBucketPolicyInput) -> PutBucketPolicyOutput;
+    tagging::delete_bucket_tagging(DeleteBucketTaggingInput) -> DeleteBucketTaggingOutput;
+    tagging::delete_object_tagging(DeleteObjectTaggingInput) -> DeleteObjectTaggingOutput;
+    tagging::get_bucket_tagging(GetBucketTaggingInput) -> GetBucketTaggingOutput;
+    tagging::get_object_tagging(GetObjectTaggingInput) -> GetObjectTaggingOutput;
+    tagging::put_bucket_tagging(PutBucketTaggingInput) -> PutBucketTaggingOutput;
+    tagging::put_object_tagging(PutObjectTaggingInput) -> PutObjectTaggingOutput;
+    uploads::list_multipart_uploads(ListMultipartUploadsInput) -> ListMultipartUploadsOutput;
+    uploads::list_parts(ListPartsInput) -> ListPartsOutput;
 }

@@ -1,17 +1,17 @@
 //! Uploads in parts.
 
+use std::collections::BTreeMap;
+
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use store::objects::Attributes;
+use store::objects::{Object, Upload};
 
-use super::Front;
+use super::attributes::{self, described, refuse_own_key};
 use super::auth::account;
 use super::errors::answer;
 use super::listing::shown;
-use super::objects::{
-    condition, kept_headers, metadata, not_honoured, refuse_encryption_with_own_key, without_chunking,
-};
-use super::upload::{self, Declared, declared_checksums, timestamp};
+use super::upload::{self, Declared, declared_checksums};
+use super::{Front, checksums, conditions};
 
 /// Greatest part number, as in S3.
 pub const MOST_PARTS: i32 = 10_000;
@@ -23,26 +23,20 @@ pub async fn create_multipart_upload(
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
     let account = account(&request)?;
     let input = request.input;
-    refuse_encryption_with_own_key(input.sse_customer_algorithm.is_some())?;
-    if input.tagging.is_some() {
-        return Err(not_honoured("x-amz-tagging"));
-    }
-    let headers = kept_headers([
-        ("content-type", input.content_type),
-        ("cache-control", input.cache_control),
-        ("content-disposition", input.content_disposition),
-        ("content-encoding", input.content_encoding.as_deref().and_then(without_chunking)),
-        ("content-language", input.content_language),
-    ]);
-    let attributes = Attributes { headers, metadata: metadata(input.metadata), ..Default::default() };
-    let upload =
-        front.objects.create_upload(&account, &input.bucket, &input.key, attributes).await.map_err(answer)?;
+    let attributes = attributes::given(&request.headers, input.metadata)?;
+    let wanted = checksums::wanted(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref())?;
+    let kind = wanted.as_ref().map(|wanted| match wanted.full_object {
+        true => ChecksumType::from_static(ChecksumType::FULL_OBJECT),
+        false => ChecksumType::from_static(ChecksumType::COMPOSITE),
+    });
+    let made = front.objects.create_upload(&account, &input.bucket, &input.key, attributes, wanted).await;
+    let upload = made.map_err(answer)?;
     Ok(S3Response::new(CreateMultipartUploadOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
         upload_id: Some(upload.id),
         checksum_algorithm: input.checksum_algorithm,
-        checksum_type: input.checksum_type,
+        checksum_type: kind,
         ..Default::default()
     }))
 }
@@ -54,7 +48,7 @@ pub async fn upload_part(
 ) -> S3Result<S3Response<UploadPartOutput>> {
     let account = account(&request)?;
     let input = request.input;
-    refuse_encryption_with_own_key(input.sse_customer_algorithm.is_some())?;
+    refuse_own_key(input.sse_customer_algorithm.is_some())?;
     let number = part_number(input.part_number)?;
     let upload =
         front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
@@ -71,6 +65,7 @@ pub async fn upload_part(
         content_length: input.content_length,
         trailing: request.trailing_headers,
     };
+    let declared = of_upload(&upload, declared, &request.headers)?;
     let incoming = front.objects.begin(&account, &input.bucket).await.map_err(answer)?;
     let (incoming, checksums) = upload::receive(input.body, &request.headers, declared, incoming).await?;
     let part = front.objects.put_part(&upload, number, incoming, checksums).await.map_err(answer)?;
@@ -84,6 +79,19 @@ pub async fn upload_part(
         checksum_sha256: checksum("sha256"),
         ..Default::default()
     }))
+}
+
+/// A part carries the checksum that its upload was created with, and no other.
+fn of_upload(upload: &Upload, declared: Declared, headers: &http::HeaderMap) -> S3Result<Declared> {
+    let Some(wanted) = &upload.checksum else { return Ok(declared) };
+    match declared.algorithms(headers).into_iter().find(|name| *name != wanted.algorithm) {
+        Some(other) => Err(s3_error!(
+            InvalidRequest,
+            "Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {other}",
+            wanted.algorithm
+        )),
+        None => Ok(Declared { algorithm: Some(wanted.algorithm.clone()), ..declared }),
+    }
 }
 
 /// A part number within S3's range.
@@ -102,26 +110,81 @@ pub async fn complete_multipart_upload(
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
     let account = account(&request)?;
     let input = request.input;
-    let condition = condition(input.if_match, input.if_none_match)?;
-    let upload =
-        front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
-    let parts = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+    let condition = conditions::write(input.if_match, input.if_none_match)?;
+    let found = front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await;
+    let upload = match found.map_err(answer) {
+        Ok(upload) => upload,
+        Err(error) => {
+            // A client that lost the answer asks again; the object says which upload it came from.
+            let present = front.objects.head(&account, &input.bucket, &input.key).await.ok();
+            let of_this = |object: &Object| {
+                let assembly = object.attributes.assembly.as_ref();
+                assembly.is_some_and(|assembly| assembly.upload == input.upload_id)
+            };
+            let object = present.filter(of_this).ok_or(error)?;
+            return Ok(completed(input.bucket, input.key, &object));
+        }
+    };
+    let declared = declared_checksums([
+        input.checksum_crc32,
+        input.checksum_crc32c,
+        input.checksum_crc64nvme,
+        input.checksum_sha1,
+        input.checksum_sha256,
+    ]);
+    let named = named_parts(input.multipart_upload)?;
+    let parts = front.objects.named_parts(&upload, &named).await.map_err(answer)?;
+    let size: u64 = parts.iter().map(|part| part.size).sum();
+    if input.mpu_object_size.is_some_and(|wanted| u64::try_from(wanted) != Ok(size)) {
+        return Err(s3_error!(
+            InvalidRequest,
+            "The provided 'x-amz-mp-object-size' header does not match what was computed."
+        ));
+    }
+    let wanted = upload.checksum.as_ref();
+    let whole = wanted.map(|wanted| checksums::of_parts(wanted, &parts)).transpose()?.flatten();
+    let algorithm = wanted.map(|wanted| wanted.algorithm.clone());
+    checksums::check_declared(&declared, algorithm.as_deref(), whole.as_deref())?;
+    front.objects.check(&account, &input.bucket, &input.key, &condition).await.map_err(answer)?;
+    let kept: BTreeMap<String, String> = algorithm.zip(whole).into_iter().collect();
+    let object = front.objects.complete_upload(&account, &upload, parts, kept, condition).await;
+    Ok(completed(input.bucket, input.key, &object.map_err(answer)?))
+}
+
+fn named_parts(upload: Option<CompletedMultipartUpload>) -> S3Result<Vec<store::objects::CompletedPart>> {
     let mut named = Vec::new();
-    for part in parts {
+    for part in upload.and_then(|upload| upload.parts).unwrap_or_default() {
         let etag = part.e_tag.map(ETag::into_value);
         let (Some(number), Some(etag)) = (part.part_number, etag) else {
-            return Err(s3_error!(MalformedXML, "each part needs a PartNumber and an ETag"));
+            return Err(s3_error!(MalformedXML, "Each part needs a PartNumber and an ETag."));
         };
-        named.push(store::objects::CompletedPart { number: part_number(number)?, etag });
+        let checksums = declared_checksums([
+            part.checksum_crc32,
+            part.checksum_crc32c,
+            part.checksum_crc64nvme,
+            part.checksum_sha1,
+            part.checksum_sha256,
+        ]);
+        named.push(store::objects::CompletedPart { number: part_number(number)?, etag, checksums });
     }
-    let object = front.objects.complete_upload(&account, &upload, named, condition).await.map_err(answer)?;
-    Ok(S3Response::new(CompleteMultipartUploadOutput {
-        location: Some(format!("/{}/{}", input.bucket, shown(&input.key, true))),
-        bucket: Some(input.bucket),
-        key: Some(input.key),
-        e_tag: Some(ETag::Strong(object.etag)),
+    Ok(named)
+}
+
+fn completed(bucket: String, key: String, object: &Object) -> S3Response<CompleteMultipartUploadOutput> {
+    let described = described(object, true);
+    S3Response::new(CompleteMultipartUploadOutput {
+        location: Some(format!("/{bucket}/{}", shown(&key, true))),
+        bucket: Some(bucket),
+        key: Some(key),
+        checksum_crc32: described.checksum_crc32,
+        checksum_crc32c: described.checksum_crc32c,
+        checksum_crc64nvme: described.checksum_crc64nvme,
+        checksum_sha1: described.checksum_sha1,
+        checksum_sha256: described.checksum_sha256,
+        checksum_type: described.checksum_type,
+        e_tag: described.e_tag,
         ..Default::default()
-    }))
+    })
 }
 
 /// Gives an upload up.
@@ -133,94 +196,6 @@ pub async fn abort_multipart_upload(
     let input = request.input;
     let upload =
         front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
-    front.objects.end_upload(&upload).await.map_err(answer)?;
+    front.objects.abort_upload(&upload).await.map_err(answer)?;
     Ok(S3Response::with_status(AbortMultipartUploadOutput::default(), http::StatusCode::NO_CONTENT))
-}
-
-/// Lists the parts of an upload.
-pub async fn list_parts(
-    front: &Front,
-    request: S3Request<ListPartsInput>,
-) -> S3Result<S3Response<ListPartsOutput>> {
-    let account = account(&request)?;
-    let input = request.input;
-    let upload =
-        front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await.map_err(answer)?;
-    let after = input.part_number_marker.unwrap_or(0).max(0) as u32;
-    let limit = input.max_parts.unwrap_or(1000).clamp(0, 1000);
-    let parts = front.objects.parts(&upload).await.map_err(answer)?;
-    let beyond: Vec<_> = parts.into_iter().filter(|part| part.number > after).collect();
-    let truncated = beyond.len() > limit as usize;
-    let page: Vec<Part> = beyond
-        .into_iter()
-        .take(limit as usize)
-        .map(|part| Part {
-            part_number: Some(part.number as i32),
-            size: Some(part.size as i64),
-            e_tag: Some(ETag::Strong(part.etag)),
-            last_modified: Some(timestamp(part.modified_at)),
-            ..Default::default()
-        })
-        .collect();
-    Ok(S3Response::new(ListPartsOutput {
-        bucket: Some(input.bucket),
-        key: Some(input.key),
-        upload_id: Some(input.upload_id),
-        part_number_marker: Some(after as i32),
-        next_part_number_marker: page.last().and_then(|part| part.part_number),
-        max_parts: Some(limit),
-        is_truncated: Some(truncated),
-        parts: Some(page),
-        ..Default::default()
-    }))
-}
-
-/// Lists the uploads under way.
-pub async fn list_multipart_uploads(
-    front: &Front,
-    request: S3Request<ListMultipartUploadsInput>,
-) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
-    let account = account(&request)?;
-    let input = request.input;
-    if input.delimiter.is_some() {
-        return Err(not_honoured("delimiter of ListMultipartUploads"));
-    }
-    let encoded = input.encoding_type.as_ref().is_some_and(|encoding| encoding.as_str() == EncodingType::URL);
-    let limit = input.max_uploads.unwrap_or(1000).clamp(0, 1000);
-    let after = input.key_marker.clone().map(|key| {
-        // Without an upload id the marker stands after all uploads of its key.
-        let id = input.upload_id_marker.clone().unwrap_or_else(|| "\u{10FFFF}".into());
-        (key, id)
-    });
-    let prefix = input.prefix.clone().unwrap_or_default();
-    let found = front
-        .objects
-        .uploads(&account, &input.bucket, &prefix, after, limit as usize + 1)
-        .await
-        .map_err(answer)?;
-    let truncated = found.len() > limit as usize;
-    let page: Vec<_> = found.into_iter().take(limit as usize).collect();
-    let last = page.last().filter(|_| truncated);
-    Ok(S3Response::new(ListMultipartUploadsOutput {
-        next_key_marker: last.map(|upload| shown(&upload.key, encoded)),
-        next_upload_id_marker: last.map(|upload| upload.id.clone()),
-        uploads: Some(
-            page.iter()
-                .map(|upload| MultipartUpload {
-                    key: Some(shown(&upload.key, encoded)),
-                    upload_id: Some(upload.id.clone()),
-                    initiated: Some(timestamp(upload.created_at)),
-                    ..Default::default()
-                })
-                .collect(),
-        ),
-        bucket: Some(input.bucket),
-        prefix: Some(shown(&prefix, encoded)),
-        key_marker: input.key_marker,
-        upload_id_marker: input.upload_id_marker,
-        encoding_type: input.encoding_type,
-        max_uploads: Some(limit),
-        is_truncated: Some(truncated),
-        ..Default::default()
-    }))
 }

@@ -9,10 +9,10 @@ use futures::StreamExt;
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Sha1, Sha256};
 use s3s::dto::{Checksum, StreamingBlob, Timestamp};
-use s3s::{S3Result, TrailingHeaders, s3_error};
+use s3s::{S3Error, S3Result, TrailingHeaders, s3_error};
 use store::objects::Incoming;
 
-use super::errors::answer;
+use super::errors::{answer, refusal};
 
 /// Bytes that are gathered before they go to the disk.
 const BATCH_BYTES: usize = 1 << 20;
@@ -37,15 +37,10 @@ pub struct Declared {
 
 impl Declared {
     /// The algorithms that must be computed.
-    fn algorithms(&self, headers: &http::HeaderMap) -> Vec<String> {
+    pub fn algorithms(&self, headers: &http::HeaderMap) -> Vec<String> {
         let mut wanted: Vec<String> = self.checksums.keys().cloned().collect();
         wanted.extend(self.algorithm.as_ref().map(|name| name.to_ascii_lowercase()));
-        // A trailer is announced before the body.
-        let announced = headers.get_all("x-amz-trailer").iter().filter_map(|value| value.to_str().ok());
-        for name in announced.flat_map(|names| names.split(',')) {
-            wanted
-                .extend(name.trim().to_ascii_lowercase().strip_prefix("x-amz-checksum-").map(str::to_owned));
-        }
+        wanted.extend(announced(headers));
         wanted.sort();
         wanted.dedup();
         wanted
@@ -67,8 +62,7 @@ pub async fn receive(
         let mut batch = BytesMut::new();
         loop {
             let chunk = body.next().await.transpose();
-            let chunk =
-                chunk.map_err(|error| s3_error!(IncompleteBody, "the body could not be read: {error}"))?;
+            let chunk = chunk.map_err(|error| unreadable(&error.to_string()))?;
             let ended = chunk.is_none();
             if let Some(chunk) = chunk {
                 batch.extend_from_slice(&chunk);
@@ -96,7 +90,9 @@ pub async fn receive(
     if let Some(expected) = &declared.content_md5 {
         let decoded = STANDARD
             .decode(expected)
-            .map_err(|_| s3_error!(InvalidDigest, "The Content-MD5 you specified is not valid."))?;
+            .ok()
+            .filter(|digest| digest.len() == 16)
+            .ok_or_else(|| s3_error!(InvalidDigest, "The Content-MD5 you specified was invalid."))?;
         if decoded != incoming.md5() {
             return Err(s3_error!(
                 BadDigest,
@@ -106,25 +102,61 @@ pub async fn receive(
     }
     let computed = by_algorithm(&hasher.finalize());
     let mut expected = declared.checksums;
-    if let Some(trailing) = declared.trailing.and_then(|trailing| trailing.take()) {
-        for algorithm in ALGORITHMS {
-            let value =
-                trailing.get(format!("x-amz-checksum-{algorithm}")).and_then(|value| value.to_str().ok());
-            expected.extend(value.map(|value| (algorithm.to_owned(), value.to_owned())));
-        }
+    let trailing = declared.trailing.and_then(|trailing| trailing.take()).unwrap_or_default();
+    for name in announced(headers) {
+        let value = trailing.get(&format!("x-amz-checksum-{name}")).and_then(|value| value.to_str().ok());
+        let value = value.ok_or_else(|| {
+            let text =
+                format!("The trailer x-amz-checksum-{name} was announced and did not follow the body.");
+            refusal("MalformedTrailerError", text)
+        })?;
+        expected.insert(name, value.to_owned());
     }
     for (algorithm, value) in &expected {
-        if computed.get(algorithm) != Some(value) {
+        let Some(computed) = computed.get(algorithm) else { continue };
+        let length = |text: &str| STANDARD.decode(text).map(|bytes| bytes.len()).ok();
+        if length(value) != length(computed) {
+            return Err(s3_error!(InvalidRequest, "Value for x-amz-checksum-{algorithm} header is invalid."));
+        }
+        if computed != value {
             return Err(s3_error!(
                 BadDigest,
-                "The {algorithm} you specified did not match the calculated checksum."
+                "The {} you specified did not match the calculated checksum.",
+                algorithm.to_ascii_uppercase()
             ));
         }
     }
     Ok((incoming, computed))
 }
 
-fn hasher(algorithms: &[String]) -> S3Result<ChecksumHasher> {
+/// The algorithms of checksums that will follow the body; a trailer is announced before it.
+fn announced(headers: &http::HeaderMap) -> Vec<String> {
+    let lines = headers.get_all("x-amz-trailer").iter().filter_map(|value| value.to_str().ok());
+    let names = lines.flat_map(|names| names.split(',')).map(|name| name.trim().to_ascii_lowercase());
+    names.filter_map(|name| name.strip_prefix("x-amz-checksum-").map(str::to_owned)).collect()
+}
+
+/// Why a body could not be read, in the code of S3. `s3s` verifies signatures and hashes on the way and says so in the
+/// text of the error alone.
+fn unreadable(text: &str) -> S3Error {
+    if text.contains("Sha256Mismatch") {
+        let text = "The provided 'x-amz-content-sha256' header does not match what was computed.";
+        return refusal("XAmzContentSHA256Mismatch", text);
+    }
+    if text.contains("SignatureMismatch") {
+        return s3_error!(
+            SignatureDoesNotMatch,
+            "The signature of a chunk of the body does not match the signature that was calculated."
+        );
+    }
+    s3_error!(IncompleteBody, "The body could not be read to its end.")
+}
+
+/// Computes checksums with these algorithms.
+///
+/// # Errors
+/// `InvalidRequest` names an algorithm that S3 does not have.
+pub fn hasher(algorithms: &[String]) -> S3Result<ChecksumHasher> {
     let mut hasher = ChecksumHasher::default();
     for algorithm in algorithms {
         match algorithm.as_str() {
@@ -141,7 +173,8 @@ fn hasher(algorithms: &[String]) -> S3Result<ChecksumHasher> {
     Ok(hasher)
 }
 
-fn by_algorithm(checksum: &Checksum) -> BTreeMap<String, String> {
+/// The computed checksums by algorithm, in base64.
+pub fn by_algorithm(checksum: &Checksum) -> BTreeMap<String, String> {
     let values = [
         &checksum.checksum_crc32,
         &checksum.checksum_crc32c,

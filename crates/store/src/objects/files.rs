@@ -39,7 +39,11 @@ impl Incoming {
     pub fn create(bucket: &Path) -> Result<Incoming> {
         let path = bucket.join(INCOMING).join(uuid::Uuid::new_v4().simple().to_string());
         let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(Error::file(format!("make {}", path.display())))?;
+        let file = match file {
+            // The bucket was deleted after its row was looked at.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(gone(bucket)),
+            file => file.map_err(Error::file(format!("make {}", path.display())))?,
+        };
         Ok(Incoming { file, path, digest: Md5::new(), size: 0, keep: false })
     }
 
@@ -67,6 +71,16 @@ impl Incoming {
             }
             self.write(&buffer[..read])?;
         }
+    }
+
+    /// Appends all of a file without its digest, by the kernel where it can share or move the blocks itself. Blocks.
+    ///
+    /// # Errors
+    /// When either file fails.
+    pub fn join(&mut self, source: &mut File) -> Result<()> {
+        let context = || Error::file(format!("join a part to {}", self.path.display()));
+        self.size += std::io::copy(source, &mut self.file).map_err(context())?;
+        Ok(())
     }
 
     /// Bytes so far.
@@ -97,6 +111,12 @@ impl Drop for Incoming {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Makes the folder of all buckets, closed to other users.
+pub fn make_root(root: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(root);
+    made.map_err(Error::file(format!("make {}", root.display())))
 }
 
 /// Makes `folder` and what is missing between it and `base`, each durable in its parent.
@@ -130,6 +150,11 @@ pub fn move_durably(from: &Path, to: &Path, base: &Path) -> Result<()> {
             Ok(()) => return sync_folder(folder),
             // A deletion next door removed the folder when it became empty.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && from.exists() => {}
+            // The file goes with its bucket only.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                remove_empty_folders(base, folder);
+                return Err(gone(base));
+            }
             Err(error) => return Err(Error::file(format!("rename to {}", to.display()))(error)),
         }
     }
@@ -151,13 +176,26 @@ pub fn remove_version(bucket: &Path, path: &Path) {
     {
         tracing::warn!(file = %file.display(), %error, "a replaced object could not be removed; the next start tries again");
     }
-    let mut folder = file.parent();
+    if let Some(folder) = file.parent() {
+        remove_empty_folders(bucket, folder);
+    }
+}
+
+/// Removes `folder` and those above it, as far as they are empty and below `bucket`.
+fn remove_empty_folders(bucket: &Path, folder: &Path) {
+    let mut folder = Some(folder);
     while let Some(at) = folder.filter(|at| *at != bucket && !at.ends_with(INCOMING)) {
         if std::fs::remove_dir(at).is_err() {
             break;
         }
         folder = at.parent();
     }
+}
+
+/// The bucket of this folder is not there.
+fn gone(bucket: &Path) -> Error {
+    let name = bucket.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Error::Missing { kind: super::BUCKET_KIND.into(), name }
 }
 
 /// Removes a bucket's folder.
@@ -172,21 +210,43 @@ pub fn remove_tree(folder: &Path) {
 /// Unfinished files of a bucket, relative to its folder.
 pub fn incoming_files(bucket: &Path) -> Result<Vec<PathBuf>> {
     let folder = bucket.join(INCOMING);
-    let entries = std::fs::read_dir(&folder).map_err(Error::file(format!("read {}", folder.display())))?;
+    let entries = match std::fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::file(format!("read {}", folder.display())))?,
+    };
     Ok(entries.flatten().map(|entry| PathBuf::from(INCOMING).join(entry.file_name())).collect())
+}
+
+/// The folders of buckets.
+pub fn bucket_folders(root: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(root).map_err(Error::file(format!("read {}", root.display())))?;
+    let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(folders.map(|entry| entry.path()).collect())
+}
+
+/// Whether a file has the name of a version; others were put there by hand and are left alone.
+fn is_version(name: &std::ffi::OsStr) -> bool {
+    let version = name.to_str().and_then(|name| name.rsplit_once('@')).map(|(_, version)| version);
+    version.is_some_and(|text| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Versions directly in `folder`, relative to the bucket's folder; its sub-folders are added to `folders`.
 pub fn versions_in(bucket: &Path, folder: &Path, folders: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let mut versions = Vec::new();
-    let entries = std::fs::read_dir(folder).map_err(Error::file(format!("read {}", folder.display())))?;
+    let entries = match std::fs::read_dir(folder) {
+        // Removed since it was seen.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(versions),
+        entries => entries.map_err(Error::file(format!("read {}", folder.display())))?,
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             if !path.ends_with(INCOMING) {
                 folders.push(path);
             }
-        } else if let Ok(relative) = path.strip_prefix(bucket) {
+        } else if is_version(&entry.file_name())
+            && let Ok(relative) = path.strip_prefix(bucket)
+        {
             versions.push(relative.to_owned());
         }
     }

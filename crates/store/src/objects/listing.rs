@@ -21,11 +21,17 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Everything after `key`. After a folded prefix, everything beyond it.
-    pub fn after(key: &str, delimiter: Option<&str>) -> Bound {
-        match delimiter.filter(|delimiter| !delimiter.is_empty() && key.ends_with(delimiter)) {
-            Some(_) => Bound::beyond(key.as_bytes()),
-            None => Bound { bytes: key.as_bytes().to_vec(), inclusive: false },
+    /// Everything after `key`, which need not exist. Where a list with this prefix and delimiter folds to just `key`,
+    /// everything beyond what is folded there.
+    pub fn after(key: &str, prefix: &str, delimiter: Option<&str>) -> Bound {
+        let folds = |delimiter: &str| {
+            let rest = key.strip_prefix(prefix)?;
+            let at = rest.find(delimiter).filter(|_| !delimiter.is_empty())?;
+            Some(at + delimiter.len() == rest.len())
+        };
+        match delimiter.and_then(folds) {
+            Some(true) => Bound::beyond(key.as_bytes()),
+            _ => Bound { bytes: key.as_bytes().to_vec(), inclusive: false },
         }
     }
 

@@ -1,16 +1,15 @@
 //! Uploads in parts: each part is a file, completion joins them into one object.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 
-use rusqlite::{OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 
-use super::rows::key_text;
 use super::{
-    Attributes, Condition, Incoming, NewVersion, Object, ObjectStore, UPLOAD_KIND, blocking, check_key,
-    files, hex, md5_of,
+    Assembly, Attributes, Condition, Incoming, NewVersion, Object, ObjectStore, Refusal, blocking, check_key,
+    detached, files, hex, md5_of,
 };
-use crate::database::Session;
 use crate::error::{Error, Result};
 
 /// Smallest part but for the last, as in S3.
@@ -27,8 +26,19 @@ pub struct Upload {
     pub key: String,
     /// What the object will carry.
     pub attributes: Attributes,
+    /// The checksum that each part gets.
+    pub checksum: Option<PartChecksum>,
     /// Milliseconds since 1970.
     pub created_at: i64,
+}
+
+/// How an upload is checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartChecksum {
+    /// Name of the algorithm as in [`Attributes::checksums`].
+    pub algorithm: String,
+    /// Whether the object's checksum is that of its bytes, not that of its parts' checksums.
+    pub full_object: bool,
 }
 
 /// A part that was uploaded.
@@ -41,10 +51,10 @@ pub struct Part {
     /// MD5 in hex.
     pub etag: String,
     /// Checksums by algorithm.
-    pub checksums: std::collections::BTreeMap<String, String>,
+    pub checksums: BTreeMap<String, String>,
     /// Milliseconds since 1970.
     pub modified_at: i64,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 /// A part as the caller names it at completion.
@@ -54,19 +64,22 @@ pub struct CompletedPart {
     pub number: u32,
     /// The entity tag it was answered with, without quotes.
     pub etag: String,
+    /// Checksums that it must have, by algorithm.
+    pub checksums: BTreeMap<String, String>,
 }
 
 impl ObjectStore {
     /// Begins an upload.
     ///
     /// # Errors
-    /// [`Error::Missing`], [`Error::Denied`], [`Error::Invalid`] for an illegal key.
+    /// [`Error::Missing`], [`Error::Denied`], [`Error::Refused`] for an illegal key.
     pub async fn create_upload(
         &self,
         account: &str,
         bucket: &str,
         key: &str,
         attributes: Attributes,
+        checksum: Option<PartChecksum>,
     ) -> Result<Upload> {
         check_key(key)?;
         let upload = Upload {
@@ -74,6 +87,7 @@ impl ObjectStore {
             bucket: bucket.to_owned(),
             key: key.to_owned(),
             attributes,
+            checksum,
             created_at: self.clock.now_ms(),
         };
         let (owner, stored) = (account.to_owned(), upload.clone());
@@ -89,7 +103,7 @@ impl ObjectStore {
     /// An upload of this bucket and key.
     ///
     /// # Errors
-    /// [`Error::Missing`] of kind [`UPLOAD_KIND`] and the bucket's errors.
+    /// [`Error::Missing`] of kind [`super::UPLOAD_KIND`] and the bucket's errors.
     pub async fn upload(&self, account: &str, bucket: &str, key: &str, id: &str) -> Result<Upload> {
         let (account, bucket, key, id) =
             (account.to_owned(), bucket.to_owned(), key.to_owned(), id.to_owned());
@@ -110,41 +124,43 @@ impl ObjectStore {
         upload: &Upload,
         number: u32,
         incoming: Incoming,
-        checksums: std::collections::BTreeMap<String, String>,
+        checksums: BTreeMap<String, String>,
     ) -> Result<Part> {
-        let written = blocking(move || incoming.finish()).await?;
-        let folder = self.root.join(&upload.bucket);
-        let path = written.file.strip_prefix(&folder).unwrap_or(&written.file).to_owned();
-        let part = Part {
-            number,
-            size: written.size,
-            etag: hex(&written.md5),
-            checksums,
-            modified_at: self.clock.now_ms(),
-            path: path.clone(),
-        };
-        let (owner, stored) = (upload.clone(), part.clone());
-        let replaced = self
-            .database
-            .write(move |session| {
-                session.upload(&owner.bucket, &owner.key, &owner.id)?;
-                let before = session.parts(&owner.id)?.into_iter().find(|part| part.number == stored.number);
-                session.put_part(&owner.id, &stored)?;
-                Ok(before)
-            })
-            .await;
-        match replaced {
-            Ok(before) => {
-                if let Some(before) = before {
-                    files::remove_version(&folder, &before.path);
-                }
-                Ok(part)
-            }
-            Err(error) => {
+        let (store, upload) = (self.clone(), upload.clone());
+        detached(async move {
+            let written = blocking(move || incoming.finish()).await?;
+            let folder = store.root.join(&upload.bucket);
+            let part = Part {
+                number,
+                size: written.size,
+                etag: hex(&written.md5),
+                checksums,
+                modified_at: store.clock.now_ms(),
+                path: written.file.strip_prefix(&folder).unwrap_or(&written.file).to_owned(),
+            };
+            let stored = part.clone();
+            let replaced = store
+                .database
+                .write(move |session| {
+                    session.upload(&upload.bucket, &upload.key, &upload.id)?;
+                    let before =
+                        session.parts(&upload.id)?.into_iter().find(|part| part.number == stored.number);
+                    session.put_part(&upload.id, &stored)?;
+                    Ok(before)
+                })
+                .await;
+            let (superseded, result) = match replaced {
+                Ok(before) => (before.map(|before| before.path), Ok(part)),
+                // Whether the commit went through is not known: the sweep of the next start does what is right.
+                Err(error @ Error::NotCommitted(_)) => (None, Err(error)),
+                Err(error) => (Some(part.path), Err(error)),
+            };
+            if let Some(path) = superseded {
                 files::remove_version(&folder, &path);
-                Err(error)
             }
-        }
+            result
+        })
+        .await
     }
 
     /// The parts of an upload, by number.
@@ -177,91 +193,111 @@ impl ObjectStore {
             .await
     }
 
-    /// Joins the named parts into the object and ends the upload.
+    /// The parts that a completion names, which must be there just so.
     ///
     /// # Errors
-    /// [`Error::Invalid`] beginning with `InvalidPart`, `InvalidPartOrder` or `EntityTooSmall`; [`Error::Precondition`].
+    /// [`Error::Refused`] with what is wrong.
+    pub async fn named_parts(&self, upload: &Upload, named: &[CompletedPart]) -> Result<Vec<Part>> {
+        let present = self.parts(upload).await?;
+        Ok(choose(&present, named)?.into_iter().cloned().collect())
+    }
+
+    /// Joins parts, from [`ObjectStore::named_parts`], into the object and ends the upload in the same transaction.
+    /// The object keeps `checksums`, which say something about all of it.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when the upload has ended, [`Error::Precondition`].
     pub async fn complete_upload(
         &self,
         account: &str,
         upload: &Upload,
-        named: Vec<CompletedPart>,
+        parts: Vec<Part>,
+        checksums: BTreeMap<String, String>,
         condition: Condition,
     ) -> Result<Object> {
-        let present = self.parts(upload).await?;
-        let chosen = choose(&present, &named)?;
-        let folder = self.root.join(&upload.bucket);
-        let mut digests = Vec::new();
-        for part in &chosen {
-            digests.extend(unhex(&part.etag));
-        }
-        let etag = format!("{}-{}", hex(&md5_of(&digests)), chosen.len());
-        let sources: Vec<PathBuf> = chosen.iter().map(|part| folder.join(&part.path)).collect();
-        let mut joined = Incoming::create(&folder)?;
-        let written = blocking(move || {
-            for source in &sources {
-                let mut file =
-                    File::open(source).map_err(Error::file(format!("open {}", source.display())))?;
-                joined.copy_from(&mut file)?;
-            }
-            joined.finish()
+        let (store, account, upload) = (self.clone(), account.to_owned(), upload.clone());
+        detached(async move {
+            let folder = store.root.join(&upload.bucket);
+            let digests: Vec<u8> = parts.iter().flat_map(|part| unhex(&part.etag)).collect();
+            let etag = format!("{}-{}", hex(&md5_of(&digests)), parts.len());
+            let assembly = Assembly::of(&upload.id, parts.iter().map(|part| part.size));
+            let count = parts.len() as u32;
+            let mut joined = Incoming::create(&folder)?;
+            let written = blocking(move || {
+                for part in &parts {
+                    joined.join(&mut open_part(&folder.join(&part.path), part.number)?)?;
+                }
+                joined.finish()
+            })
+            .await?;
+            let attributes = Attributes { checksums, assembly: Some(assembly), ..upload.attributes.clone() };
+            let version = NewVersion {
+                size: written.size,
+                etag,
+                parts: Some(count),
+                attributes,
+                ends: Some(upload.clone()),
+            };
+            store.place(&account, &upload.bucket, &upload.key, written.file, version, condition).await
         })
-        .await?;
-        let version = NewVersion {
-            size: written.size,
-            etag,
-            parts: Some(chosen.len() as u32),
-            attributes: upload.attributes.clone(),
-        };
-        let object =
-            self.place(account, &upload.bucket, &upload.key, written.file, version, condition).await?;
-        self.end_upload(upload).await?;
-        Ok(object)
+        .await
     }
 
     /// Gives an upload up.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn end_upload(&self, upload: &Upload) -> Result<()> {
-        let id = upload.id.clone();
-        let parts = self
-            .database
-            .write(move |session| {
-                let parts = session.parts(&id)?;
-                session.delete_upload(&id)?;
-                Ok(parts)
+    /// [`Error::Missing`] when it has ended.
+    pub async fn abort_upload(&self, upload: &Upload) -> Result<()> {
+        let (store, upload) = (self.clone(), upload.clone());
+        detached(async move {
+            let folder = store.root.join(&upload.bucket);
+            let parts = store
+                .database
+                .write(move |session| {
+                    session.upload(&upload.bucket, &upload.key, &upload.id)?;
+                    let parts = session.parts(&upload.id)?;
+                    session.delete_upload(&upload.id)?;
+                    Ok(parts)
+                })
+                .await?;
+            blocking(move || {
+                for part in parts {
+                    files::remove_version(&folder, &part.path);
+                }
+                Ok(())
             })
-            .await?;
-        let folder = self.root.join(&upload.bucket);
-        for part in parts {
-            files::remove_version(&folder, &part.path);
-        }
-        Ok(())
+            .await
+        })
+        .await
+    }
+}
+
+fn open_part(path: &std::path::Path, number: u32) -> Result<File> {
+    match File::open(path) {
+        // Replaced or given up meanwhile.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Refusal::Part(number).into()),
+        opened => opened.map_err(Error::file(format!("open {}", path.display()))),
     }
 }
 
 fn choose<'a>(present: &'a [Part], named: &[CompletedPart]) -> Result<Vec<&'a Part>> {
     if named.is_empty() {
-        return Err(Error::Invalid("InvalidPart: name at least one part".into()));
+        return Err(Refusal::NoParts.into());
     }
     if !named.windows(2).all(|pair| pair[0].number < pair[1].number) {
-        return Err(Error::Invalid("InvalidPartOrder: the parts must be named in ascending order".into()));
+        return Err(Refusal::PartOrder.into());
     }
     let mut chosen = Vec::new();
     for (position, wanted) in named.iter().enumerate() {
-        let found = present.iter().find(|part| part.number == wanted.number && part.etag == wanted.etag);
-        let part = found.ok_or_else(|| {
-            Error::Invalid(format!(
-                "InvalidPart: part {} was not uploaded, or its entity tag is another",
-                wanted.number
-            ))
-        })?;
+        let found = present.binary_search_by_key(&wanted.number, |part| part.number);
+        let part = found.map(|at| &present[at]).map_err(|_| Refusal::Part(wanted.number))?;
+        let same = part.etag == wanted.etag
+            && wanted.checksums.iter().all(|(name, value)| part.checksums.get(name) == Some(value));
+        if !same {
+            return Err(Refusal::Part(wanted.number).into());
+        }
         if position + 1 < named.len() && part.size < SMALLEST_PART_BYTES {
-            return Err(Error::Invalid(format!(
-                "EntityTooSmall: part {} is smaller than 5 MiB",
-                part.number
-            )));
+            return Err(Refusal::PartTooSmall(part.number).into());
         }
         chosen.push(part);
     }
@@ -274,106 +310,4 @@ fn unhex(text: &str) -> Vec<u8> {
         .chunks(2)
         .map(|pair| pair.iter().fold(0, |value, byte| value * 16 + digit(*byte)))
         .collect()
-}
-
-impl Session<'_> {
-    fn insert_upload(&self, upload: &Upload) -> Result<()> {
-        self.connection
-            .prepare_cached(
-                "INSERT INTO uploads (id, bucket, key, attributes, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?
-            .execute(params![
-                upload.id,
-                upload.bucket,
-                upload.key.as_bytes(),
-                serde_json::to_string(&upload.attributes)?,
-                upload.created_at,
-            ])?;
-        Ok(())
-    }
-
-    fn upload(&self, bucket: &str, key: &str, id: &str) -> Result<Upload> {
-        let found = self
-            .connection
-            .prepare_cached("SELECT id, bucket, key, attributes, created_at FROM uploads WHERE id = ?1 AND bucket = ?2 AND key = ?3")?
-            .query_row(params![id, bucket, key.as_bytes()], |row| Ok(upload_row(row)))
-            .optional()?
-            .transpose()?;
-        found.ok_or_else(|| Error::Missing { kind: UPLOAD_KIND.into(), name: id.into() })
-    }
-
-    fn uploads(
-        &self,
-        bucket: &str,
-        prefix: &str,
-        after: Option<&(String, String)>,
-        limit: usize,
-    ) -> Result<Vec<Upload>> {
-        let end = super::names::successor(prefix.as_bytes()).unwrap_or_else(|| vec![0xFF]);
-        let (key, id) =
-            after.map_or((Vec::new(), String::new()), |(key, id)| (key.clone().into_bytes(), id.clone()));
-        let mut statement = self.connection.prepare_cached(
-            "SELECT id, bucket, key, attributes, created_at FROM uploads
-             WHERE bucket = ?1 AND key >= ?2 AND key < ?3 AND (key, id) > (?4, ?5) ORDER BY key, id LIMIT ?6",
-        )?;
-        let mut uploads = Vec::new();
-        let rows = statement.query_map(
-            params![bucket, prefix.as_bytes(), end, key, id, i64::try_from(limit).unwrap_or(i64::MAX)],
-            |row| Ok(upload_row(row)),
-        )?;
-        for row in rows {
-            uploads.push(row??);
-        }
-        Ok(uploads)
-    }
-
-    fn put_part(&self, upload: &str, part: &Part) -> Result<()> {
-        self.connection.prepare_cached(
-            "INSERT INTO upload_parts (upload, number, path, size, etag, checksums, modified_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-             ON CONFLICT (upload, number) DO UPDATE SET path = excluded.path, size = excluded.size, etag = excluded.etag,
-             checksums = excluded.checksums, modified_at = excluded.modified_at",
-        )?.execute(params![
-            upload, part.number, part.path.display().to_string(), part.size as i64, part.etag,
-            serde_json::to_string(&part.checksums)?, part.modified_at,
-        ])?;
-        Ok(())
-    }
-
-    fn parts(&self, upload: &str) -> Result<Vec<Part>> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT number, path, size, etag, checksums, modified_at FROM upload_parts WHERE upload = ?1 ORDER BY number",
-        )?;
-        let mut parts = Vec::new();
-        for row in statement.query_map(params![upload], |row| Ok(part_row(row)))? {
-            parts.push(row??);
-        }
-        Ok(parts)
-    }
-
-    fn delete_upload(&self, id: &str) -> Result<()> {
-        self.connection.prepare_cached("DELETE FROM upload_parts WHERE upload = ?1")?.execute(params![id])?;
-        self.connection.prepare_cached("DELETE FROM uploads WHERE id = ?1")?.execute(params![id])?;
-        Ok(())
-    }
-}
-
-fn upload_row(row: &Row<'_>) -> Result<Upload> {
-    Ok(Upload {
-        id: row.get(0)?,
-        bucket: row.get(1)?,
-        key: key_text(row.get(2)?)?,
-        attributes: serde_json::from_str(&row.get::<_, String>(3)?)?,
-        created_at: row.get(4)?,
-    })
-}
-
-fn part_row(row: &Row<'_>) -> Result<Part> {
-    Ok(Part {
-        number: row.get(0)?,
-        path: PathBuf::from(row.get::<_, String>(1)?),
-        size: row.get::<_, i64>(2)? as u64,
-        etag: row.get(3)?,
-        checksums: serde_json::from_str(&row.get::<_, String>(4)?)?,
-        modified_at: row.get(5)?,
-    })
 }

@@ -77,6 +77,9 @@ impl Session<'_> {
             )?
             .execute(params![name])?;
         self.connection.prepare_cached("DELETE FROM uploads WHERE bucket = ?1")?.execute(params![name])?;
+        self.connection
+            .prepare_cached("DELETE FROM bucket_documents WHERE bucket = ?1")?
+            .execute(params![name])?;
         self.connection.prepare_cached("DELETE FROM buckets WHERE name = ?1")?.execute(params![name])?;
         Ok(())
     }

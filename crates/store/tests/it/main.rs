@@ -2,3 +2,6 @@
 
 mod export;
 mod logs;
+mod objects;
+mod objects_listing;
+mod objects_uploads;

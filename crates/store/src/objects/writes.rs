@@ -1,0 +1,251 @@
+//! Writes and deletions of objects.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::{
+    Attributes, Condition, Incoming, Object, ObjectStore, Part, Refusal, Upload, blocking, detached, files,
+    hex, names,
+};
+use crate::error::{Error, Result};
+
+/// What [`ObjectStore::place`] makes current.
+pub(super) struct NewVersion {
+    pub size: u64,
+    pub etag: String,
+    pub parts: Option<u32>,
+    pub attributes: Attributes,
+    /// The upload that ends with this version, in the same transaction.
+    pub ends: Option<Upload>,
+}
+
+impl ObjectStore {
+    /// Begins a write; nothing is visible before [`ObjectStore::commit`].
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Denied`], or when the file cannot be made.
+    pub async fn begin(&self, account: &str, bucket: &str) -> Result<Incoming> {
+        self.bucket(account, bucket).await?;
+        Incoming::create(&self.root.join(bucket))
+    }
+
+    /// Whether a write to this key would be accepted now. It spares a body that is refused in the end; only
+    /// [`ObjectStore::commit`] decides.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::commit`].
+    pub async fn check(&self, account: &str, bucket: &str, key: &str, condition: &Condition) -> Result<()> {
+        check_key(key)?;
+        let (owner, name, key) = (account.to_owned(), bucket.to_owned(), key.to_owned());
+        let condition = condition.clone();
+        self.database
+            .read(move |session| {
+                session.owned_bucket(&owner, &name)?;
+                condition.check(session.find_object(&name, &key)?.as_ref())
+            })
+            .await
+    }
+
+    /// Makes what was written the object of that key.
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] when the condition does not hold, [`Error::Refused`] for an illegal key.
+    pub async fn commit(
+        &self,
+        account: &str,
+        bucket: &str,
+        key: &str,
+        incoming: Incoming,
+        attributes: Attributes,
+        condition: Condition,
+    ) -> Result<Object> {
+        check_key(key)?;
+        let store = self.clone();
+        let (account, bucket, key) = (account.to_owned(), bucket.to_owned(), key.to_owned());
+        detached(async move {
+            let written = blocking(move || incoming.finish()).await?;
+            let etag = hex(&written.md5);
+            let version = NewVersion { size: written.size, etag, parts: None, attributes, ends: None };
+            store.place(&account, &bucket, &key, written.file, version, condition).await
+        })
+        .await
+    }
+
+    /// Takes a finished file in as an object. It is copied: whoever made it may still hold it open.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::commit`].
+    pub async fn put_from_path(
+        &self,
+        account: &str,
+        bucket: &str,
+        key: &str,
+        path: &Path,
+        content_type: Option<&str>,
+    ) -> Result<Object> {
+        let mut incoming = self.begin(account, bucket).await?;
+        let source = path.to_owned();
+        let incoming = blocking(move || {
+            let mut file = File::open(&source).map_err(Error::file(format!("open {}", source.display())))?;
+            incoming.copy_from(&mut file)?;
+            Ok(incoming)
+        })
+        .await?;
+        let headers =
+            content_type.map(|value| ("content-type".to_owned(), value.to_owned())).into_iter().collect();
+        let attributes = Attributes { headers, ..Attributes::default() };
+        self.commit(account, bucket, key, incoming, attributes, Condition::default()).await
+    }
+
+    /// Replaces the tags of an object; everything else of it stays.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] of bucket or object, or [`Error::Denied`].
+    pub async fn set_tags(
+        &self,
+        account: &str,
+        bucket: &str,
+        key: &str,
+        tags: std::collections::BTreeMap<String, String>,
+    ) -> Result<()> {
+        let (owner, name, key) = (account.to_owned(), bucket.to_owned(), key.to_owned());
+        self.database
+            .write(move |session| {
+                session.owned_bucket(&owner, &name)?;
+                let mut object = session.object(&name, &key)?;
+                object.attributes.tags = tags;
+                session.put_object(&name, &object)
+            })
+            .await
+    }
+
+    /// Removes an object; a missing one is fine, as in S3. Returns whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] of the bucket, [`Error::Denied`], [`Error::Precondition`].
+    pub async fn delete(&self, account: &str, bucket: &str, key: &str, condition: Condition) -> Result<bool> {
+        let mut done = self.delete_many(account, bucket, vec![(key.to_owned(), condition)]).await?;
+        done.pop().unwrap_or(Ok(false))
+    }
+
+    /// Removes objects in one transaction. The results are in the order of the keys.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] of the bucket or [`Error::Denied`]; each result has those of [`ObjectStore::delete`].
+    pub async fn delete_many(
+        &self,
+        account: &str,
+        bucket: &str,
+        keys: Vec<(String, Condition)>,
+    ) -> Result<Vec<Result<bool>>> {
+        let (store, owner, name) = (self.clone(), account.to_owned(), bucket.to_owned());
+        let folder = self.root.join(bucket);
+        detached(async move {
+            let removed = store
+                .database
+                .write(move |session| {
+                    session.owned_bucket(&owner, &name)?;
+                    let mut removed = Vec::with_capacity(keys.len());
+                    for (key, condition) in keys {
+                        let present = session.find_object(&name, &key)?;
+                        let allowed = condition.check(present.as_ref());
+                        if allowed.is_ok() && present.is_some() {
+                            session.delete_object(&name, &key)?;
+                        }
+                        removed.push(allowed.map(|()| present));
+                    }
+                    Ok(removed)
+                })
+                .await?;
+            blocking(move || {
+                let gone = |present: Option<Object>| {
+                    if let Some(object) = &present {
+                        files::remove_version(&folder, &object.path);
+                    }
+                    present.is_some()
+                };
+                Ok(removed.into_iter().map(|result| result.map(gone)).collect())
+            })
+            .await
+        })
+        .await
+    }
+
+    /// Renames a durable file into place and makes it current. Must run detached.
+    pub(super) async fn place(
+        &self,
+        account: &str,
+        bucket: &str,
+        key: &str,
+        file: PathBuf,
+        version: NewVersion,
+        condition: Condition,
+    ) -> Result<Object> {
+        let folder = self.root.join(bucket);
+        let path = names::object_path(key, &uuid::Uuid::now_v7().simple().to_string());
+        let spared = self.under_way.spare(folder.join(&path));
+        let (from, to, base) = (file, folder.join(&path), folder.clone());
+        blocking(move || {
+            let moved = files::move_durably(&from, &to, &base);
+            if moved.is_err() {
+                // A stray file is swept by the next start.
+                let _ = std::fs::remove_file(&from);
+            }
+            moved
+        })
+        .await?;
+        let object = Object {
+            key: key.to_owned(),
+            size: version.size,
+            etag: version.etag,
+            parts: version.parts,
+            attributes: version.attributes,
+            modified_at: self.clock.now_ms(),
+            path: path.clone(),
+        };
+        let (owner, name, stored) = (account.to_owned(), bucket.to_owned(), object.clone());
+        let ends = version.ends;
+        let replaced = self
+            .database
+            .write(move |session| {
+                session.owned_bucket(&owner, &name)?;
+                let present = session.find_object(&name, &stored.key)?;
+                condition.check(present.as_ref())?;
+                let mut parts: Vec<Part> = Vec::new();
+                if let Some(upload) = ends {
+                    session.upload(&upload.bucket, &upload.key, &upload.id)?;
+                    parts = session.parts(&upload.id)?;
+                    session.delete_upload(&upload.id)?;
+                }
+                session.put_object(&name, &stored)?;
+                let parts = parts.into_iter().map(|part| part.path);
+                Ok(parts.chain(present.map(|old| old.path)).collect::<Vec<_>>())
+            })
+            .await;
+        drop(spared);
+        let (superseded, result) = match replaced {
+            Ok(superseded) => (superseded, Ok(object)),
+            // Whether the commit went through is not known: the sweep of the next start does what is right.
+            Err(error @ Error::NotCommitted(_)) => (Vec::new(), Err(error)),
+            Err(error) => (vec![path], Err(error)),
+        };
+        blocking(move || {
+            for path in superseded {
+                files::remove_version(&folder, &path);
+            }
+            Ok(())
+        })
+        .await?;
+        result
+    }
+}
+
+pub(super) fn check_key(key: &str) -> Result<()> {
+    if key.is_empty() {
+        return Err(Refusal::KeyEmpty.into());
+    }
+    if key.len() > names::LONGEST_KEY_BYTES {
+        return Err(Refusal::KeyTooLong.into());
+    }
+    Ok(())
+}
