@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 import hashlib
 import http.client
 import uuid
@@ -76,6 +77,7 @@ CHECKSUMS = {
 }
 
 
+@functools.lru_cache
 def checksum(algorithm, data):
     return base64.b64encode(CHECKSUMS[algorithm](data)).decode()
 

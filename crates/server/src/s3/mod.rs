@@ -73,6 +73,10 @@ pub fn service(
                 // `s3s` does so for GetObject alone.
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             }
+            if response.status() == StatusCode::NOT_IMPLEMENTED {
+                // Clients repeat a 501 with pauses; nothing would change.
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+            }
             watched.mend(response)
         })
     })

@@ -8,6 +8,9 @@ pub const LONGEST_KEY_BYTES: usize = 1024;
 /// Longest escaped path component; file systems allow 255 bytes, and a version follows the last one.
 const LONGEST_COMPONENT_BYTES: usize = 180;
 
+/// Most nested folders of an object's file. What lies deeper shares the last component: each folder costs a write to the disk.
+const MOST_FOLDERS: usize = 32;
+
 /// Whether a bucket may have this name: the rules of S3, which also make it a safe folder name.
 pub fn is_bucket_name(name: &str) -> bool {
     let bytes = name.as_bytes();
@@ -24,7 +27,7 @@ pub fn is_bucket_name(name: &str) -> bool {
 /// of a file and of no folder, so that `a` and `a/b` live side by side.
 pub fn object_path(key: &str, version: &str) -> PathBuf {
     let mut path = PathBuf::new();
-    let parts: Vec<&str> = key.split('/').collect();
+    let parts: Vec<&str> = key.splitn(MOST_FOLDERS + 1, '/').collect();
     let (last, folders) = parts.split_last().unwrap_or((&"", &[]));
     for folder in folders {
         path.push(component(folder));
@@ -44,7 +47,7 @@ fn component(part: &str) -> String {
     let mut escaped = String::with_capacity(part.len());
     for (at, character) in part.char_indices() {
         let hidden = at == 0 && character == '.';
-        if hidden || character.is_control() || matches!(character, '%' | '@' | '\\') {
+        if hidden || character.is_control() || matches!(character, '%' | '@' | '\\' | '/') {
             let mut bytes = [0; 4];
             for byte in character.encode_utf8(&mut bytes).bytes() {
                 escaped.push_str(&format!("%{byte:02X}"));
@@ -96,6 +99,7 @@ mod tests {
     fn no_key_escapes_and_none_collides() {
         let long = "x".repeat(600);
         let longer = format!("{long}y");
+        let (deep, deeper) = ("d/".repeat(300), "d/".repeat(301));
         let keys = [
             "a",
             "a/",
@@ -120,12 +124,16 @@ mod tests {
             "back\\slash",
             &long,
             &longer,
+            &deep,
+            &deeper,
+            &deep.replace('/', "%2F"),
         ];
         let mut seen = HashSet::new();
         for key in keys {
             let path = object_path(key, "v");
             assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{key:?}: {path:?}");
             assert!(path.components().all(|part| part.as_os_str().len() <= 200), "{key:?}");
+            assert!(path.components().count() <= MOST_FOLDERS + 1, "{key:?}");
             assert!(seen.insert(path.clone()), "{key:?} collides: {path:?}");
         }
     }
