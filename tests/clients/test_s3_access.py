@@ -7,6 +7,7 @@ import subprocess
 import sys
 import unicodedata
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit, urlunsplit
@@ -15,6 +16,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from conftest import poll
 from s3_tools import body, bucket, other_account, refused, s3, send, send_unsigned  # noqa: F401 (fixtures)
 
 AWS = Path(sys.executable).parent / "aws"
@@ -91,9 +93,6 @@ def test_expired_urls(server, bucket):
     keys = Credentials(server.connection["access_key_id"], server.connection["secret_access_key"])
     request = AWSRequest("GET", f"{server.endpoint}/{bucket}/x")
     signer = S3SigV4QueryAuth(keys, "s3", "us-east-1", expires=1)
-
-    class Past(datetime.datetime):
-        pass
 
     old = (datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)).strftime("%Y%m%dT%H%M%SZ")
     request.context["timestamp"] = old
@@ -302,6 +301,47 @@ def test_bucket_policies_and_tags(s3, bucket):
     refused(s3.put_bucket_tagging, "InvalidTag", 400, Bucket=bucket, Tagging={"TagSet": tags + tags})
     s3.delete_bucket_tagging(Bucket=bucket)
     refused(s3.get_bucket_tagging, "NoSuchTagSet", 404, Bucket=bucket)
+
+
+def test_lifecycle_rules_act(s3):
+    bucket = "life-" + os.urandom(6).hex()
+    s3.create_bucket(Bucket=bucket)
+    refused(s3.get_bucket_lifecycle_configuration, "NoSuchLifecycleConfiguration", 404, Bucket=bucket)
+    for key in ("old/1", "old/2", "kept"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+
+    def put(**rule):
+        rule = {"ID": "rule", "Status": "Enabled", "Filter": {"Prefix": "old/"}, **rule}
+        rule = {name: value for name, value in rule.items() if value is not None}
+        return {"Bucket": bucket, "LifecycleConfiguration": {"Rules": [rule]}}
+
+    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+    call = s3.put_bucket_lifecycle_configuration
+    for code, wrong in (
+        ("InvalidArgument", put(Expiration={"Days": 0})),
+        ("InvalidArgument", put(Expiration={"Date": past + datetime.timedelta(hours=1)})),
+        ("MalformedXML", put(Expiration={"Days": 1, "Date": past})),
+        ("MalformedXML", put(Expiration={"Days": 1}, Filter=None)),
+        ("MalformedXML", put(Expiration={"Days": 1}, Prefix="old/")),
+        ("MalformedXML", put(Expiration={"Days": 1}, Status="Perhaps")),
+        ("InvalidRequest", put()),
+        ("NotImplemented", put(Transitions=[{"Days": 1, "StorageClass": "GLACIER"}])),
+        ("NotImplemented", put(NoncurrentVersionExpiration={"NoncurrentDays": 1})),
+        ("NotImplemented", put(Expiration={"ExpiredObjectDeleteMarker": True})),
+        ("InvalidArgument", put(AbortIncompleteMultipartUpload={"DaysAfterInitiation": 0})),
+    ):
+        refused(call, code, 400, **wrong)
+    call(**put(Expiration={"Days": 30}, AbortIncompleteMultipartUpload={"DaysAfterInitiation": 7}))
+    shown = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    assert shown == [{
+        "ID": "rule", "Status": "Enabled", "Filter": {"Prefix": "old/"}, "Expiration": {"Days": 30},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+    }]
+    call(**put(Expiration={"Date": past}))
+    left = lambda: [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]]  # noqa: E731
+    poll(lambda: left() == ["kept"], "what has expired is gone", seconds=30)
+    s3.delete_bucket_lifecycle(Bucket=bucket)
+    refused(s3.get_bucket_lifecycle_configuration, "NoSuchLifecycleConfiguration", 404, Bucket=bucket)
 
 
 def test_the_command_line(server, tmp_path):

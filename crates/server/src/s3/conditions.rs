@@ -85,7 +85,7 @@ impl ReadConditions {
 ///
 /// # Errors
 /// When a write is to fail for one entity tag only, which S3 does not do either.
-pub fn write(if_match: Option<ETagCondition>, if_none_match: Option<ETagCondition>) -> S3Result<Condition> {
+pub fn write(if_match: Option<ETagCondition>, if_none_match: Option<&ETagCondition>) -> S3Result<Condition> {
     let if_match = if_match.map(|condition| match condition {
         ETagCondition::Any => "*".to_owned(),
         ETagCondition::ETag(tag) => tag.into_value(),
@@ -106,5 +106,5 @@ pub fn write_from_headers(headers: &HeaderMap) -> S3Result<Condition> {
         let value = headers.get(&name).map(|value| ETagCondition::parse_http_header(value.as_bytes()));
         value.transpose().map_err(|_| s3_error!(InvalidArgument, "The header {name} is not an entity tag."))
     };
-    write(parse(http::header::IF_MATCH)?, parse(http::header::IF_NONE_MATCH)?)
+    write(parse(http::header::IF_MATCH)?, parse(http::header::IF_NONE_MATCH)?.as_ref())
 }

@@ -9,6 +9,8 @@ mod conditions;
 mod copies;
 mod deletes;
 mod errors;
+mod expiry;
+mod lifecycle;
 mod listing;
 mod multipart;
 mod objects;
@@ -33,19 +35,20 @@ pub use auth::Owner;
 /// What the operations share.
 pub struct Front {
     objects: Arc<ObjectStore>,
+    rules_changed: Arc<tokio::sync::Notify>,
 }
 
 /// A function from S3 request to answer.
 pub type Service = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
-/// The S3 service over an object store.
+/// The S3 service over an object store, which it keeps to the lifecycle rules of its buckets.
 pub fn service(
     objects: Arc<ObjectStore>,
     credentials: Arc<dyn wire::Credentials>,
     authorize: Arc<dyn wire::Authorize>,
     region: String,
 ) -> Service {
-    let mut builder = S3ServiceBuilder::new(Front { objects });
+    let mut builder = S3ServiceBuilder::new(Front { rules_changed: expiry::start(&objects), objects });
     builder.set_auth(auth::Keys { credentials: credentials.clone() });
     builder.set_access(auth::Gate { credentials, authorize, region });
     let service = builder.build();
@@ -113,6 +116,9 @@ delegate! {
     copies::upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput;
     deletes::delete_object(DeleteObjectInput) -> DeleteObjectOutput;
     deletes::delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput;
+    lifecycle::delete_bucket_lifecycle(DeleteBucketLifecycleInput) -> DeleteBucketLifecycleOutput;
+    lifecycle::get_bucket_lifecycle_configuration(GetBucketLifecycleConfigurationInput) -> GetBucketLifecycleConfigurationOutput;
+    lifecycle::put_bucket_lifecycle_configuration(PutBucketLifecycleConfigurationInput) -> PutBucketLifecycleConfigurationOutput;
     listing::list_objects(ListObjectsInput) -> ListObjectsOutput;
     listing::list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output;
     multipart::abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput;

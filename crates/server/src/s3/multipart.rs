@@ -110,7 +110,7 @@ pub async fn complete_multipart_upload(
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
     let account = account(&request)?;
     let input = request.input;
-    let condition = conditions::write(input.if_match, input.if_none_match)?;
+    let condition = conditions::write(input.if_match, input.if_none_match.as_ref())?;
     let found = front.objects.upload(&account, &input.bucket, &input.key, &input.upload_id).await;
     let upload = match found.map_err(answer) {
         Ok(upload) => upload,

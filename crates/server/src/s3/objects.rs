@@ -38,7 +38,7 @@ pub async fn put_object(
         content_length: input.content_length,
         trailing: request.trailing_headers,
     };
-    let condition = conditions::write(input.if_match, input.if_none_match)?;
+    let condition = conditions::write(input.if_match, input.if_none_match.as_ref())?;
     front.objects.check(&account, &input.bucket, &input.key, &condition).await.map_err(answer)?;
     let incoming = front.objects.begin(&account, &input.bucket).await.map_err(answer)?;
     let (incoming, checksums) = upload::receive(input.body, &request.headers, declared, incoming).await?;

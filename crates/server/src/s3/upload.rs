@@ -104,7 +104,7 @@ pub async fn receive(
     let mut expected = declared.checksums;
     let trailing = declared.trailing.and_then(|trailing| trailing.take()).unwrap_or_default();
     for name in announced(headers) {
-        let value = trailing.get(&format!("x-amz-checksum-{name}")).and_then(|value| value.to_str().ok());
+        let value = trailing.get(format!("x-amz-checksum-{name}")).and_then(|value| value.to_str().ok());
         let value = value.ok_or_else(|| {
             let text =
                 format!("The trailer x-amz-checksum-{name} was announced and did not follow the body.");

@@ -92,7 +92,7 @@ pub async fn list_parts(
 
 /// An entry of a list of uploads.
 enum Entry {
-    Upload(Upload),
+    Upload(Box<Upload>),
     Folded(String),
 }
 
@@ -177,7 +177,7 @@ async fn entries(
             let rest = &upload.key[prefix.len()..];
             let fold = delimiter.and_then(|delimiter| rest.find(delimiter).map(|at| at + delimiter.len()));
             let entry = match fold.map(|end| upload.key[..prefix.len() + end].to_owned()) {
-                None => Entry::Upload(upload),
+                None => Entry::Upload(Box::new(upload)),
                 Some(folded) => {
                     // A fold was shown already when it is the last entry, or the page starts after it.
                     let repeated = matches!(page.last(), Some(Entry::Folded(last)) if *last == folded);

@@ -74,6 +74,11 @@ impl ObjectStore {
         Ok(store)
     }
 
+    /// The time that objects get, in milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
     /// Makes a bucket; `false` when the account owns it already.
     ///
     /// # Errors

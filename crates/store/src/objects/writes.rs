@@ -138,6 +138,33 @@ impl ObjectStore {
         bucket: &str,
         keys: Vec<(String, Condition)>,
     ) -> Result<Vec<Result<bool>>> {
+        self.remove(account, bucket, keys, |condition, present| {
+            condition.check(present)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Removes objects in one transaction, but for those that were written again since they were read. Returns how many.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] of the bucket or [`Error::Denied`].
+    pub async fn delete_unchanged(&self, account: &str, bucket: &str, objects: Vec<Object>) -> Result<usize> {
+        let versions = objects.into_iter().map(|object| (object.key, object.path)).collect();
+        let removed = self.remove(account, bucket, versions, |path, present: Option<&Object>| {
+            Ok(present.is_some_and(|present| present.path == *path))
+        });
+        Ok(removed.await?.into_iter().filter(|removed| matches!(removed, Ok(true))).count())
+    }
+
+    /// Removes the objects of keys for which `decide` says so.
+    async fn remove<T: Send + 'static>(
+        &self,
+        account: &str,
+        bucket: &str,
+        keys: Vec<(String, T)>,
+        decide: impl Fn(&T, Option<&Object>) -> Result<bool> + Send + 'static,
+    ) -> Result<Vec<Result<bool>>> {
         let (store, owner, name) = (self.clone(), account.to_owned(), bucket.to_owned());
         let folder = self.root.join(bucket);
         detached(async move {
@@ -146,23 +173,24 @@ impl ObjectStore {
                 .write(move |session| {
                     session.owned_bucket(&owner, &name)?;
                     let mut removed = Vec::with_capacity(keys.len());
-                    for (key, condition) in keys {
+                    for (key, given) in keys {
                         let present = session.find_object(&name, &key)?;
-                        let allowed = condition.check(present.as_ref());
-                        if allowed.is_ok() && present.is_some() {
+                        let decided = decide(&given, present.as_ref());
+                        let gone = present.filter(|_| matches!(decided, Ok(true)));
+                        if gone.is_some() {
                             session.delete_object(&name, &key)?;
                         }
-                        removed.push(allowed.map(|()| present));
+                        removed.push(decided.map(|_| gone));
                     }
                     Ok(removed)
                 })
                 .await?;
             blocking(move || {
-                let gone = |present: Option<Object>| {
-                    if let Some(object) = &present {
+                let gone = |object: Option<Object>| {
+                    if let Some(object) = &object {
                         files::remove_version(&folder, &object.path);
                     }
-                    present.is_some()
+                    object.is_some()
                 };
                 Ok(removed.into_iter().map(|result| result.map(gone)).collect())
             })

@@ -260,6 +260,20 @@ async fn many_deletions_answer_each_for_itself() {
 }
 
 #[tokio::test]
+async fn a_deletion_of_what_was_read_spares_what_was_written_since() {
+    let objects = Objects::open().await;
+    for key in ["kept", "gone"] {
+        objects.put(key, b"x").await;
+    }
+    let read = objects.store.list_keys(ACCOUNT, BUCKET, "", None, 10).await.unwrap();
+    objects.put("kept", b"x").await;
+    assert_eq!(objects.store.delete_unchanged(ACCOUNT, BUCKET, read.clone()).await.unwrap(), 1);
+    assert_eq!(objects.store.delete_unchanged(ACCOUNT, BUCKET, read).await.unwrap(), 0);
+    assert_eq!(objects.get("kept").await.unwrap(), b"x");
+    assert!(is_missing(&objects.get("gone").await.unwrap_err(), "object"));
+}
+
+#[tokio::test]
 async fn buckets_belong_to_accounts_and_names_to_all() {
     let objects = Objects::open().await;
     let store = &objects.store;

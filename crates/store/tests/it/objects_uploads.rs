@@ -1,7 +1,5 @@
 //! Uploads in parts: joined once, whole, in the order they were named.
 
-#![expect(clippy::unwrap_used, reason = "the fixtures have nothing to do but stop the test")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
