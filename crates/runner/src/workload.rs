@@ -1,6 +1,7 @@
 //! What a workload is: the description a caller gives and the report it gets back.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,10 @@ pub struct WorkloadSpec {
     /// NVIDIA GPUs that it sees, by the number of the device file (`/dev/nvidiaN`).
     #[serde(default)]
     pub gpus: Vec<u32>,
+    /// Names that the job can resolve and their loopback addresses: its own and those of its peers. Without any, the host
+    /// name is 127.0.0.1.
+    #[serde(default)]
+    pub hosts: BTreeMap<String, Ipv4Addr>,
 }
 
 /// A host path made visible to a job.
@@ -216,6 +221,7 @@ impl WorkloadSpec {
             limits: Limits::default(),
             required_locks: Vec::new(),
             gpus: Vec::new(),
+            hosts: BTreeMap::new(),
         }
     }
 
@@ -241,12 +247,17 @@ impl WorkloadSpec {
                 ));
             }
         }
-        let hostname_ok = (1..=64).contains(&self.hostname.len())
-            && self.hostname.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
-        if !hostname_ok {
+        for name in self.hosts.keys().chain([&self.hostname]) {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+            if !(1..=64).contains(&name.len()) || !name.bytes().all(is_plain) {
+                return Err(format!(
+                    "The host name {name:?} is not valid: use 1 to 64 letters, digits, hyphens and dots."
+                ));
+            }
+        }
+        if let Some((name, address)) = self.hosts.iter().find(|(_, address)| !address.is_loopback()) {
             return Err(format!(
-                "The host name {:?} is not valid: use 1 to 64 letters, digits, hyphens and dots.",
-                self.hostname
+                "The address {address} of the host {name:?} is not valid: use one of this machine alone, 127.0.0.0/8."
             ));
         }
         if self.time_limit_seconds == Some(0) {
@@ -355,6 +366,8 @@ mod tests {
             ("NUL", Box::new(|s| s.command.push("a\0b".to_owned()))),
             ("environment", Box::new(|s| drop(s.environment.insert("A=B".to_owned(), "1".to_owned())))),
             ("host name", Box::new(|s| s.hostname = "a b".to_owned())),
+            ("host name", Box::new(|s| drop(s.hosts.insert("a\nb".to_owned(), Ipv4Addr::LOCALHOST)))),
+            ("address", Box::new(|s| drop(s.hosts.insert("b".to_owned(), Ipv4Addr::new(10, 0, 0, 1))))),
             ("time limit", Box::new(|s| s.time_limit_seconds = Some(0))),
             ("limit processes", Box::new(|s| s.limits.processes = Some(0))),
             ("working directory", Box::new(|s| s.working_directory = PathBuf::from("x"))),

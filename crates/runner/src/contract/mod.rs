@@ -1,18 +1,23 @@
 //! The training container contract: files under `/opt/ml`, `SM_*` variables, the command, and what a job leaves to be read.
 
 mod arguments;
+mod distribution;
 mod failure;
+mod hosts;
 mod metrics;
 mod python_json;
 mod source;
 mod variables;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub use distribution::{Strategy, unsupported_distribution};
 pub use failure::{Traceback, failure_message, failure_reason, traceback};
+pub use hosts::{HOMOGENEOUS_GROUP, InstanceGroup, RENDEZVOUS_PORT, Rendezvous};
 pub use metrics::{MetricScraper, check_metric_expression};
 
 use crate::catalogue::Launcher;
@@ -22,12 +27,6 @@ pub(crate) use source::copy_tree;
 
 /// Where the job's own layer over the image's environment lies in its `/opt/ml`; it takes what the job installs.
 const JOB_LAYER: &str = ".environment";
-
-/// The one instance group of a job that asks for none.
-const INSTANCE_GROUP: &str = "homogeneousCluster";
-
-/// What the service calls the network interface.
-const NETWORK_INTERFACE: &str = "eth0";
 
 /// One input channel.
 #[derive(Clone, Debug, Default)]
@@ -56,9 +55,9 @@ pub struct TrainingContract {
     /// This host, for example `algo-1`.
     pub current_host: String,
     /// All hosts.
-    pub hosts: Vec<String>,
-    /// Instance type, as asked for.
-    pub instance_type: String,
+    pub groups: Vec<InstanceGroup>,
+    /// How they find and trust each other.
+    pub rendezvous: Rendezvous,
     /// Input channels.
     pub channels: Vec<Channel>,
     /// Hyperparameters as on the wire: JSON-encoded or plain text.
@@ -84,6 +83,8 @@ pub struct Prepared {
     pub environment: BTreeMap<String, String>,
     /// Where it starts.
     pub working_directory: PathBuf,
+    /// What the user should know of it, for the job's log.
+    pub notes: Vec<String>,
 }
 
 /// Why a job cannot be prepared; a sentence for the user.
@@ -146,15 +147,37 @@ impl TrainingContract {
             variables.extend(variables::script_variables(self, &program, environment.framework));
             variables.insert("PYTHONPATH".to_owned(), python_path);
             let arguments = arguments::command_line(&self.user_hyperparameters());
-            let command = kind.command(&program, &layer.join("bin/python"), arguments);
+            let strategy = self.strategy(environment.framework);
+            let command = match strategy {
+                Strategy::Plain => kind.command(&program, &layer.join("bin/python"), arguments),
+                Strategy::Torchrun | Strategy::TorchrunForDataParallel => {
+                    self.check_program("torchrun", "torch", opt_ml, environment)?;
+                    for (name, value) in distribution::TORCHRUN_VARIABLES {
+                        variables.insert((*name).to_owned(), (*value).to_owned());
+                    }
+                    self.torchrun(&program, kind, arguments)?
+                }
+                Strategy::Mpi => {
+                    let launcher = opt_ml.join(JOB_LAYER).join(distribution::MPI_LAUNCHER);
+                    write_launcher(&launcher, &layer).map_err(at_opt_ml)?;
+                    variables.insert("MODELYARD_PEER_SECRET".to_owned(), self.rendezvous.secret.clone());
+                    self.mpi(&program, kind, &layer, arguments)?
+                }
+            };
+            let mut notes = Vec::new();
+            if strategy == Strategy::TorchrunForDataParallel {
+                notes.push("the script is started by torchrun, since SageMaker's data-parallel library does not exist here".into());
+            }
             return Ok(Prepared {
                 command,
                 environment: variables,
                 working_directory: "/opt/ml/code".into(),
+                notes,
             });
         };
         let command = entrypoint.iter().chain(&self.arguments).cloned().collect();
-        Ok(Prepared { command, environment: variables, working_directory: "/opt/ml".into() })
+        let notes = Vec::new();
+        Ok(Prepared { command, environment: variables, working_directory: "/opt/ml".into(), notes })
     }
 
     fn write_files(&self, opt_ml: &Path) -> std::io::Result<()> {
@@ -186,25 +209,6 @@ impl TrainingContract {
         Ok(())
     }
 
-    fn resource_config(&self) -> Json {
-        let hosts = || Json::texts(self.hosts.clone());
-        let text = |text: &str| Json::Text(text.to_owned());
-        let group = Json::dictionary([
-            ("hosts", hosts()),
-            ("instance_group_name", text(INSTANCE_GROUP)),
-            ("instance_type", text(&self.instance_type)),
-        ]);
-        Json::dictionary([
-            ("current_group_name", text(INSTANCE_GROUP)),
-            ("current_host", text(&self.current_host)),
-            ("current_instance_group", text(INSTANCE_GROUP)),
-            ("current_instance_type", text(&self.instance_type)),
-            ("hosts", hosts()),
-            ("instance_groups", Json::List(vec![group])),
-            ("network_interface_name", text(NETWORK_INTERFACE)),
-        ])
-    }
-
     fn input_data_config(&self) -> Json {
         Json::dictionary(self.channels.iter().map(|channel| {
             let mut shown = vec![
@@ -234,6 +238,25 @@ impl TrainingContract {
             ("AWS_REGION".to_owned(), self.region.clone()),
         ]);
         variables
+    }
+
+    /// Finds out before the start that a launcher is missing.
+    fn check_program(
+        &self,
+        program: &str,
+        package: &str,
+        opt_ml: &Path,
+        environment: &Environment,
+    ) -> Result<(), ContractError> {
+        let places = [opt_ml.join(JOB_LAYER).join("bin"), environment.directory.join("bin")];
+        // Who sets a PATH knows more than can be seen from here.
+        if self.environment.contains_key("PATH") || places.iter().any(|place| place.join(program).exists()) {
+            return Ok(());
+        }
+        Err(ContractError(format!(
+            "the job asks for {program}, which its image does not have: add {package} to requirements.txt or to the image in \
+             the catalogue."
+        )))
     }
 
     /// A hyperparameter decoded as the toolkit does: JSON where it is JSON, else the text.
@@ -278,4 +301,10 @@ impl TrainingContract {
         let own = self.hyperparameters.iter().filter(|(name, _)| is_own(name));
         own.map(|(name, text)| (name.clone(), Json::decode(text))).collect()
     }
+}
+
+fn write_launcher(path: &Path, layer: &Path) -> std::io::Result<()> {
+    let python = layer.join("bin/python").display().to_string();
+    std::fs::write(path, format!("#!{python}\n{}", distribution::MPI_LAUNCHER_TEXT))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
 }

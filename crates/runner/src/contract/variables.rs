@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::hosts::NETWORK_INTERFACE;
 use super::python_json::Json;
-use super::{INSTANCE_GROUP, NETWORK_INTERFACE, TrainingContract, arguments};
+use super::{TrainingContract, arguments};
 use crate::catalogue::Framework;
 
 /// Hyperparameters that the toolkit itself consumes; other `sagemaker_*` ones reach the script as framework parameters.
@@ -18,20 +19,6 @@ pub const CONSUMED: &[&str] = &[
     "sagemaker_s3_output",
     "sagemaker_submit_directory",
 ];
-
-/// Framework parameters that say that the script runs distributed over its instance group.
-const DISTRIBUTED: &[&str] = &[
-    "sagemaker_distributed_dataparallel_enabled",
-    "sagemaker_mpi_enabled",
-    "sagemaker_multi_worker_mirrored_strategy_enabled",
-    "sagemaker_parameter_server_enabled",
-    "sagemaker_pytorch_ddp_enabled",
-    "sagemaker_pytorch_xla_multi_worker_enabled",
-    "sagemaker_torch_distributed_enabled",
-];
-
-/// The port at which PyTorch images let the first host listen.
-const MASTER_PORT: &str = "7777";
 
 /// All variables that a script-mode job gets from the toolkit and from the image's framework.
 pub fn script_variables(
@@ -64,8 +51,11 @@ pub fn script_variables(
     let region = text("sagemaker_region").unwrap_or_else(|| contract.region.clone());
     variables.insert("SAGEMAKER_REGION".into(), region);
     if framework == Framework::Pytorch || framework == Framework::Huggingface {
-        variables.insert("MASTER_ADDR".into(), contract.hosts.first().cloned().unwrap_or_default());
-        variables.insert("MASTER_PORT".into(), MASTER_PORT.into());
+        variables.insert("MASTER_ADDR".into(), contract.master());
+        variables.insert("MASTER_PORT".into(), contract.rendezvous.port.to_string());
+        variables.insert("NCCL_SOCKET_IFNAME".into(), NETWORK_INTERFACE.into());
+        variables.insert("NCCL_IB_DISABLE".into(), "1".into());
+        variables.insert("NCCL_DEBUG".into(), "WARN".into());
     }
     variables
 }
@@ -90,37 +80,19 @@ struct Known<'a> {
     framework_parameters: BTreeMap<String, Json>,
     channels: BTreeMap<String, Json>,
     framework_module: Json,
-    distribution_groups: Json,
-    is_distributed: bool,
 }
 
 impl<'a> Known<'a> {
     fn of(contract: &'a TrainingContract, program: &'a str, framework: Framework) -> Known<'a> {
-        let framework_parameters: BTreeMap<String, Json> = contract
-            .hyperparameters
-            .iter()
-            .filter(|(name, _)| name.starts_with("sagemaker_") && !CONSUMED.contains(&name.as_str()))
-            .map(|(name, text)| (name.clone(), Json::decode(text)))
-            .collect();
-        let enabled = |name: &&str| framework_parameters.get(*name).is_some_and(Json::is_truthy);
-        let groups = match framework_parameters.get("sagemaker_distribution_instance_groups") {
-            Some(groups) => groups.clone(),
-            None if DISTRIBUTED.iter().any(enabled) => Json::texts([INSTANCE_GROUP]),
-            None => Json::List(Vec::new()),
-        };
-        let own_group = Json::Text(INSTANCE_GROUP.into());
-        let is_distributed = matches!(&groups, Json::List(names) if names.contains(&own_group));
         let channel = |name: &String| (name.clone(), Json::Text(format!("/opt/ml/input/data/{name}")));
         let module = contract.environment.get("SAGEMAKER_TRAINING_MODULE").cloned().map(Json::Text);
         Known {
             contract,
             program,
             own: contract.user_hyperparameters(),
-            framework_parameters,
+            framework_parameters: contract.framework_parameters(),
             channels: contract.channels.iter().map(|one| channel(&one.name)).collect(),
             framework_module: module.unwrap_or_else(|| framework_module(framework)),
-            distribution_groups: groups,
-            is_distributed,
         }
     }
 
@@ -128,29 +100,26 @@ impl<'a> Known<'a> {
     fn shared(&self) -> BTreeMap<String, Json> {
         let contract = self.contract;
         let text = |text: &str| Json::Text(text.to_owned());
-        let hosts = || Json::texts(contract.hosts.clone());
+        let own_group = contract.group();
+        let group_names = contract.groups.iter().map(|group| group.name.clone());
+        let groups = contract.groups.iter().map(|group| (group.name.clone(), group.to_json()));
         let count = |count: usize| Json::Integer(count.to_string());
-        let group = Json::dictionary([
-            ("hosts", hosts()),
-            ("instance_group_name", text(INSTANCE_GROUP)),
-            ("instance_type", text(&contract.instance_type)),
-        ]);
         let log_level = contract.decoded("sagemaker_container_log_level");
         let module_directory = contract.decoded("sagemaker_submit_directory").map(|value| value.display());
         let pairs = [
             ("current_host", text(&contract.current_host)),
-            ("current_instance_group", text(INSTANCE_GROUP)),
-            ("current_instance_group_hosts", hosts()),
-            ("current_instance_type", text(&contract.instance_type)),
-            ("distribution_instance_groups", self.distribution_groups.clone()),
+            ("current_instance_group", text(&own_group.name)),
+            ("current_instance_group_hosts", own_group.hosts_json()),
+            ("current_instance_type", text(&own_group.instance_type)),
+            ("distribution_instance_groups", contract.distribution_groups()),
             ("framework_module", self.framework_module.clone()),
-            ("hosts", hosts()),
+            ("hosts", Json::texts(contract.hosts())),
             ("input_config_dir", text("/opt/ml/input/config")),
             ("input_data_config", contract.input_data_config()),
             ("input_dir", text("/opt/ml/input")),
-            ("instance_groups", Json::texts([INSTANCE_GROUP])),
-            ("instance_groups_dict", Json::dictionary([(INSTANCE_GROUP, group)])),
-            ("is_hetero", Json::Bool(false)),
+            ("instance_groups", Json::texts(group_names)),
+            ("instance_groups_dict", Json::dictionary(groups)),
+            ("is_hetero", Json::Bool(contract.groups.len() > 1)),
             ("log_level", log_level.unwrap_or_else(|| Json::Integer("20".into()))),
             ("model_dir", text("/opt/ml/model")),
             ("module_dir", Json::Text(module_directory.unwrap_or_else(|| "/opt/ml/code".into()))),
@@ -172,8 +141,7 @@ impl<'a> Known<'a> {
     fn training_env(&self) -> Json {
         let contract = self.contract;
         let mut all = self.shared();
-        let distribution_hosts = if self.is_distributed { contract.hosts.clone() } else { Vec::new() };
-        let master = distribution_hosts.first().or(contract.hosts.first()).cloned().unwrap_or_default();
+        let master = contract.master();
         let model_parallel = match contract.environment.get("SM_HP_MP_PARAMETERS") {
             None => Json::Null,
             Some(empty) if empty.is_empty() => Json::Text(String::new()),
@@ -182,7 +150,7 @@ impl<'a> Known<'a> {
         let additional = [
             ("additional_framework_parameters", Json::Dictionary(self.framework_parameters.clone())),
             ("channel_input_dirs", Json::Dictionary(self.channels.clone())),
-            ("distribution_hosts", Json::texts(distribution_hosts)),
+            ("distribution_hosts", Json::texts(contract.distribution_hosts())),
             ("hyperparameters", Json::Dictionary(self.own.clone())),
             ("is_master", Json::Bool(contract.current_host == master)),
             ("is_modelparallel_enabled", model_parallel),

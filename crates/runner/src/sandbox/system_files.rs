@@ -57,8 +57,12 @@ fn group(gid: u32) -> String {
 }
 
 fn hosts(spec: &WorkloadSpec, of_host: Option<&str>) -> String {
-    let own_name = if spec.hostname == "algo-1" { String::new() } else { format!(" {}", spec.hostname) };
-    let mut text = format!("127.0.0.1 localhost algo-1{own_name}\n::1 localhost ip6-localhost\n");
+    let own_name = if spec.hosts.contains_key(&spec.hostname) { "" } else { spec.hostname.as_str() };
+    let mut text = format!("127.0.0.1 localhost {own_name}").trim_end().to_owned();
+    text.push_str("\n::1 localhost ip6-localhost\n");
+    for (name, address) in &spec.hosts {
+        text.push_str(&format!("{address} {name}\n"));
+    }
     // With the host's network come the names that the host gives to it.
     if spec.network == Network::Host {
         text.push_str(of_host.unwrap_or_default());

@@ -6,19 +6,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use runner::catalogue::{Framework, Launcher};
-use runner::contract::{Channel, Prepared, TrainingContract, failure_message};
+use runner::contract::{Channel, InstanceGroup, Prepared, TrainingContract, failure_message};
 use runner::environment::{Environment, Interpreter};
 use runner::{Access, Mount, WorkloadSpec};
 
 use crate::bench::Bench;
 use crate::environment::shared_image;
 
-fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 /// An environment that nothing runs in.
-fn environment() -> Environment {
+pub fn environment() -> Environment {
     Environment {
         directory: "/environments/key".into(),
         python: "/environments/key/bin/python".into(),
@@ -51,8 +51,11 @@ fn contract() -> TrainingContract {
         job_arn: "arn:aws:sagemaker:us-east-1:123456789012:training-job/job-1".into(),
         region: "us-east-1".into(),
         current_host: "algo-1".into(),
-        hosts: vec!["algo-1".into()],
-        instance_type: "ml.m5.large".into(),
+        groups: vec![InstanceGroup {
+            name: "homogeneousCluster".into(),
+            instance_type: "ml.m5.large".into(),
+            hosts: vec!["algo-1".into()],
+        }],
         channels: vec![channel("validation", None), channel("train", Some("text/csv"))],
         hyperparameters: pairs(&[
             ("epochs", "10"),
@@ -79,7 +82,7 @@ fn contract() -> TrainingContract {
 }
 
 /// A folder for `/opt/ml` with the given files of code.
-fn opt_ml(files: &[(&str, &str)]) -> tempfile::TempDir {
+pub fn opt_ml(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = folder.path().join("code").join(name);
@@ -104,7 +107,7 @@ fn the_files_are_those_of_the_service() {
     );
     assert_eq!(
         read("resourceconfig.json"),
-        r#"{"current_group_name":"homogeneousCluster","current_host":"algo-1","current_instance_group":"homogeneousCluster","current_instance_type":"ml.m5.large","hosts":["algo-1"],"instance_groups":[{"hosts":["algo-1"],"instance_group_name":"homogeneousCluster","instance_type":"ml.m5.large"}],"network_interface_name":"eth0"}"#
+        r#"{"current_group_name":"homogeneousCluster","current_host":"algo-1","current_instance_group":"homogeneousCluster","current_instance_type":"ml.m5.large","hosts":["algo-1"],"instance_groups":[{"hosts":["algo-1"],"instance_group_name":"homogeneousCluster","instance_type":"ml.m5.large"}],"network_interface_name":"lo"}"#
     );
     let hyperparameters: BTreeMap<String, String> =
         serde_json::from_str(&read("hyperparameters.json")).unwrap();
@@ -387,15 +390,15 @@ const TOOLKIT_VARIABLES: &[(&str, &str)] = &[
     ("SM_MODEL_DIR", r#"/opt/ml/model"#),
     ("SM_MODULE_DIR", r#"s3://bucket/job-1/source/sourcedir.tar.gz"#),
     ("SM_MODULE_NAME", r#"train"#),
-    ("SM_NETWORK_INTERFACE_NAME", r#"eth0"#),
+    ("SM_NETWORK_INTERFACE_NAME", r#"lo"#),
     ("SM_NUM_CPUS", r#"2"#),
     ("SM_NUM_GPUS", r#"0"#),
     ("SM_NUM_NEURONS", r#"0"#),
     ("SM_OUTPUT_DATA_DIR", r#"/opt/ml/output/data"#),
     ("SM_OUTPUT_DIR", r#"/opt/ml/output"#),
     ("SM_OUTPUT_INTERMEDIATE_DIR", r#"/opt/ml/output/intermediate"#),
-    ("SM_RESOURCE_CONFIG", r#"{"current_group_name":"homogeneousCluster","current_host":"algo-1","current_instance_group":"homogeneousCluster","current_instance_type":"ml.m5.large","hosts":["algo-1"],"instance_groups":[{"hosts":["algo-1"],"instance_group_name":"homogeneousCluster","instance_type":"ml.m5.large"}],"network_interface_name":"eth0"}"#),
-    ("SM_TRAINING_ENV", r#"{"additional_framework_parameters":{"sagemaker_mpi_enabled":false},"channel_input_dirs":{"train":"/opt/ml/input/data/train","validation":"/opt/ml/input/data/validation"},"current_host":"algo-1","current_instance_group":"homogeneousCluster","current_instance_group_hosts":["algo-1"],"current_instance_type":"ml.m5.large","distribution_hosts":[],"distribution_instance_groups":[],"framework_module":null,"hosts":["algo-1"],"hyperparameters":{"epochs":10,"flag":true,"layers":[1,2.0,"a",null,true],"learning-rate":1e-05,"name":"it's \u00e9","nothing":null,"options":{"a":["x"],"b":1},"plain":"not json","x":123456789012345678901234567890},"input_config_dir":"/opt/ml/input/config","input_data_config":{"train":{"ContentType":"text/csv","RecordWrapperType":"None","S3DistributionType":"FullyReplicated","TrainingInputMode":"File"},"validation":{"RecordWrapperType":"None","S3DistributionType":"FullyReplicated","TrainingInputMode":"File"}},"input_dir":"/opt/ml/input","instance_groups":["homogeneousCluster"],"instance_groups_dict":{"homogeneousCluster":{"hosts":["algo-1"],"instance_group_name":"homogeneousCluster","instance_type":"ml.m5.large"}},"is_hetero":false,"is_master":true,"is_modelparallel_enabled":null,"is_smddpmprun_installed":false,"is_smddprun_installed":false,"job_name":"job-1","log_level":20,"master_hostname":"algo-1","model_dir":"/opt/ml/model","module_dir":"s3://bucket/job-1/source/sourcedir.tar.gz","module_name":"train","network_interface_name":"eth0","num_cpus":2,"num_gpus":0,"num_neurons":0,"output_data_dir":"/opt/ml/output/data","output_dir":"/opt/ml/output","output_intermediate_dir":"/opt/ml/output/intermediate","resource_config":{"current_group_name":"homogeneousCluster","current_host":"algo-1","current_instance_group":"homogeneousCluster","current_instance_type":"ml.m5.large","hosts":["algo-1"],"instance_groups":[{"hosts":["algo-1"],"instance_group_name":"homogeneousCluster","instance_type":"ml.m5.large"}],"network_interface_name":"eth0"},"topology":[],"user_entry_point":"train.py"}"#),
+    ("SM_RESOURCE_CONFIG", r#"{"current_group_name":"homogeneousCluster","current_host":"algo-1","current_instance_group":"homogeneousCluster","current_instance_type":"ml.m5.large","hosts":["algo-1"],"instance_groups":[{"hosts":["algo-1"],"instance_group_name":"homogeneousCluster","instance_type":"ml.m5.large"}],"network_interface_name":"lo"}"#),
+    ("SM_TRAINING_ENV", r#"{"additional_framework_parameters":{"sagemaker_mpi_enabled":false},"channel_input_dirs":{"train":"/opt/ml/input/data/train","validation":"/opt/ml/input/data/validation"},"current_host":"algo-1","current_instance_group":"homogeneousCluster","current_instance_group_hosts":["algo-1"],"current_instance_type":"ml.m5.large","distribution_hosts":[],"distribution_instance_groups":[],"framework_module":null,"hosts":["algo-1"],"hyperparameters":{"epochs":10,"flag":true,"layers":[1,2.0,"a",null,true],"learning-rate":1e-05,"name":"it's \u00e9","nothing":null,"options":{"a":["x"],"b":1},"plain":"not json","x":123456789012345678901234567890},"input_config_dir":"/opt/ml/input/config","input_data_config":{"train":{"ContentType":"text/csv","RecordWrapperType":"None","S3DistributionType":"FullyReplicated","TrainingInputMode":"File"},"validation":{"RecordWrapperType":"None","S3DistributionType":"FullyReplicated","TrainingInputMode":"File"}},"input_dir":"/opt/ml/input","instance_groups":["homogeneousCluster"],"instance_groups_dict":{"homogeneousCluster":{"hosts":["algo-1"],"instance_group_name":"homogeneousCluster","instance_type":"ml.m5.large"}},"is_hetero":false,"is_master":true,"is_modelparallel_enabled":null,"is_smddpmprun_installed":false,"is_smddprun_installed":false,"job_name":"job-1","log_level":20,"master_hostname":"algo-1","model_dir":"/opt/ml/model","module_dir":"s3://bucket/job-1/source/sourcedir.tar.gz","module_name":"train","network_interface_name":"lo","num_cpus":2,"num_gpus":0,"num_neurons":0,"output_data_dir":"/opt/ml/output/data","output_dir":"/opt/ml/output","output_intermediate_dir":"/opt/ml/output/intermediate","resource_config":{"current_group_name":"homogeneousCluster","current_host":"algo-1","current_instance_group":"homogeneousCluster","current_instance_type":"ml.m5.large","hosts":["algo-1"],"instance_groups":[{"hosts":["algo-1"],"instance_group_name":"homogeneousCluster","instance_type":"ml.m5.large"}],"network_interface_name":"lo"},"topology":[],"user_entry_point":"train.py"}"#),
     ("SM_USER_ARGS", r#"["--epochs","10","--flag","True","--layers","[1, 2.0, 'a', None, True]","--learning-rate","1e-05","--name","it's \u00e9","--nothing","","--options","a=['x'],b=1","--plain","not json","-x","123456789012345678901234567890"]"#),
     ("SM_USER_ENTRY_POINT", r#"train.py"#),
 ];

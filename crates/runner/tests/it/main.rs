@@ -10,6 +10,7 @@ mod environment;
 mod executor;
 mod feed;
 mod hostile;
+mod hosts;
 mod output;
 mod supervision;
 mod usage;

@@ -147,6 +147,7 @@ impl ReplicaLauncher {
             limits: runner::Limits::default(),
             required_locks: app.config.required_locks.clone(),
             gpus: Vec::new(),
+            hosts: std::collections::BTreeMap::new(),
         };
         self.executor.start(&spec).await.map_err(|error| error.to_string())
     }
