@@ -38,7 +38,7 @@ def test_an_isolated_job_reaches_nothing_but_itself(jobs, server):
     told = jobs.lines("isolated")
     for line in ("interfaces ['lo']", "endpoint False", "metadata False", "itself True", "host 127.0.0.1"):
         assert line in told, told
-    run = json.loads(server.command("jobs", "show", "isolated", "--output", "json"))["Run"]
+    run = json.loads(server.command("jobs", "show", "isolated", "--output", "json"))["Hosts"]["algo-1"]
     held = {lock["lock"] for lock in run["containment"]["locks"] if lock["held"]}
     assert {"network_namespace", "mount_namespace", "pid_namespace", "no_capabilities", "seccomp"} <= held
 
@@ -55,7 +55,7 @@ def test_a_job_says_what_it_used(jobs, server):
         """,
     )
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
-    usage = json.loads(server.command("jobs", "show", "using", "--output", "json"))["Run"]["usage"]
+    usage = json.loads(server.command("jobs", "show", "using", "--output", "json"))["Hosts"]["algo-1"]["usage"]
     assert usage["samples"] >= 1 and usage["peak_memory_bytes"] > 100_000_000 and usage["mean_cpu_percent"] > 5, usage
     shown = server.command("jobs", "show", "using")
     assert "Use of the machine:" in shown and "no_new_privileges      held" in shown

@@ -126,6 +126,7 @@ impl App {
             connection,
         });
         app.endpoints.resume().await.map_err(|error| text(&error))?;
+        app.training.resume(&app.database).await.map_err(|error| text(&error))?;
         app.training.start();
         Ok(app)
     }

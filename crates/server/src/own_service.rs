@@ -1,5 +1,7 @@
 //! Our own small service beside those of AWS, on the same wire: what no AWS operation can answer.
 
+use std::collections::BTreeMap;
+
 use api::model::{Kind, Location, Member, OperationModel, Protocol, Service, Shape, Structure};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +28,7 @@ pub static SERVICE: Service = Service {
         },
         structure("DescribeFailureOutput", &[member("Card", 3, false)]),
         Shape { name: "FailureCard", kind: Kind::Document },
-        structure("DescribeRunOutput", &[member("Run", 5, false)]),
+        structure("DescribeRunOutput", &[member("Hosts", 5, false)]),
         Shape { name: "RunFacts", kind: Kind::Document },
     ],
 };
@@ -115,19 +117,22 @@ impl api::Operation for DescribeRun {
 /// Output of [`DescribeRun`].
 #[derive(Serialize)]
 pub struct DescribeRunOutput {
-    /// The facts of a job whose program runs or has run.
-    #[serde(rename = "Run", skip_serializing_if = "Option::is_none")]
-    pub run: Option<RunFacts>,
+    /// The facts of each host, by its name, on which the program runs or has run.
+    #[serde(rename = "Hosts")]
+    pub hosts: BTreeMap<String, RunFacts>,
 }
 
 async fn describe_run(cx: Cx, input: DescribeFailureInput) -> Result<DescribeRunOutput> {
     let record = training_record(&cx, input.training_job_name).await?;
-    let run = match (record.run, record.workload) {
-        (Some(run), _) => Some(run),
-        (None, Some(workload)) => RunFacts::so_far(&cx.state, &workload).map_err(Error::internal)?,
-        (None, None) => None,
-    };
-    Ok(DescribeRunOutput { run })
+    let mut hosts = BTreeMap::new();
+    for host in record.hosts {
+        let run = match host.run {
+            Some(run) => Some(run),
+            None => RunFacts::so_far(&cx.state, &host.workload).map_err(Error::internal)?,
+        };
+        hosts.extend(run.map(|run| (host.name, run)));
+    }
+    Ok(DescribeRunOutput { hosts })
 }
 
 async fn training_record(cx: &Cx, name: String) -> Result<TrainingRecord> {

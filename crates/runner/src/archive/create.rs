@@ -29,6 +29,19 @@ pub struct CreatedArchive {
     pub members: u64,
     /// A sentence for each entry that was left out.
     pub warnings: Vec<String>,
+    /// Entries of several directories that differ, of which one was packed.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// An entry that two directories have, differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Its name, relative to both.
+    pub path: PathBuf,
+    /// Index of the directory whose entry was packed.
+    pub kept: usize,
+    /// Index of the other.
+    pub left_out: usize,
 }
 
 /// Packs what is below `directory` into a gzip-compressed tar archive, names relative to it and in byte
@@ -42,16 +55,35 @@ pub fn create_tar_gz(
     writer: impl Write,
     level: u32,
 ) -> Result<CreatedArchive, ArchiveError> {
-    let root = rustix::fs::open(directory, directory_flags(), Mode::empty())
-        .map_err(|error| io_error(format!("Opening {}", directory.display()))(error.into()))?;
+    create_merged_tar_gz(&[directory.to_owned()], writer, level)
+}
+
+/// Packs several directories as if they were one, as [`create_tar_gz`] does. Of entries that are not directories in both,
+/// that of the earlier one is packed; they are conflicts unless both are files with the same bytes, or links to the same.
+pub fn create_merged_tar_gz(
+    directories: &[PathBuf],
+    writer: impl Write,
+    level: u32,
+) -> Result<CreatedArchive, ArchiveError> {
+    let mut roots = Vec::new();
+    for directory in directories {
+        let root = rustix::fs::open(directory, directory_flags(), Mode::empty())
+            .map_err(|error| io_error(format!("Opening {}", directory.display()))(error.into()))?;
+        roots.push(root);
+    }
+    let mut tops = Vec::new();
+    for (origin, root) in roots.iter().enumerate() {
+        tops.push((origin, root.try_clone().map_err(io_error("Opening the directory again"))?));
+    }
     let output = GzEncoder::new(Measured::new(writer), Compression::new(level.min(9)));
     let mut packing = Packing {
-        root: root.try_clone().map_err(io_error("Opening the directory again"))?,
+        roots,
         builder: tar::Builder::new(output),
         members: 0,
         warnings: Vec::new(),
+        conflicts: Vec::new(),
     };
-    packing.below(&root, Path::new(""), MAX_DEPTH)?;
+    packing.below(&tops, Path::new(""), MAX_DEPTH)?;
     let finish = |packing: tar::Builder<GzEncoder<Measured<_>>>| packing.into_inner()?.finish();
     let mut measured = finish(packing.builder).map_err(io_error("Writing the archive"))?;
     measured.writer.flush().map_err(io_error("Writing the archive"))?;
@@ -60,6 +92,7 @@ pub fn create_tar_gz(
         sha256: hex::encode(measured.hash.finalize()),
         members: packing.members,
         warnings: packing.warnings,
+        conflicts: packing.conflicts,
     })
 }
 
@@ -93,36 +126,69 @@ fn directory_flags() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
 }
 
+/// Handles of one directory, with the indexes of the roots that they lie below.
+type Places = [(usize, OwnedFd)];
+
 struct Packing<W: Write> {
-    root: OwnedFd,
+    roots: Vec<OwnedFd>,
     builder: tar::Builder<W>,
     members: u64,
     warnings: Vec<String>,
+    conflicts: Vec<Conflict>,
 }
 
 impl<W: Write> Packing<W> {
-    fn below(&mut self, directory: &OwnedFd, path: &Path, levels_left: usize) -> Result<(), ArchiveError> {
+    fn below(&mut self, places: &Places, path: &Path, levels_left: usize) -> Result<(), ArchiveError> {
         let reading = || io_error(format!("Reading the directory {}", shown(path).display()));
         if levels_left == 0 {
             let source = io::Error::other(format!("the directories lie more than {MAX_DEPTH} levels deep"));
             return Err(reading()(source));
         }
-        for name in sorted_names(directory).map_err(reading())? {
+        let mut names = Vec::new();
+        for (_, directory) in places {
+            names.extend(sorted_names(directory).map_err(reading())?);
+        }
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
             let entry = path.join(OsStr::from_bytes(name.as_bytes()));
             let failed =
                 |error: rustix::io::Errno| io_error(format!("Packing {}", entry.display()))(error.into());
-            let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            let mut found = Vec::new();
+            for (origin, directory) in places {
+                match rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => found.push((*origin, directory, stat)),
+                    Err(rustix::io::Errno::NOENT) if places.len() > 1 => {}
+                    Err(error) => return Err(failed(error)),
+                }
+            }
+            let Some((origin, directory, stat)) = found.first().copied() else { continue };
+            let is_directory = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            for (other, place, other_stat) in &found[1..] {
+                let is_fine = if is_directory(&stat) {
+                    is_directory(other_stat)
+                } else {
+                    is_same_entry(directory, place, &name)
+                        .map_err(io_error(format!("Comparing {}", entry.display())))?
+                };
+                if !is_fine {
+                    self.conflicts.push(Conflict { path: entry.clone(), kept: origin, left_out: *other });
+                }
+            }
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
-                    let inner = rustix::fs::openat(directory, &name, directory_flags(), Mode::empty())
-                        .map_err(failed)?;
+                    let mut inner = Vec::new();
+                    for (origin, place, _) in found.iter().filter(|(_, _, stat)| is_directory(stat)) {
+                        let opened = rustix::fs::openat(place, &name, directory_flags(), Mode::empty());
+                        inner.push((*origin, opened.map_err(failed)?));
+                    }
                     self.append(&entry, header(EntryType::Directory, &stat, 0), io::empty())?;
                     self.below(&inner, &entry, levels_left - 1)?;
                 }
                 FileType::RegularFile => self.file(directory, &name, &entry)?,
                 FileType::Symlink => {
                     let target = rustix::fs::readlinkat(directory, &name, Vec::new()).map_err(failed)?;
-                    self.link(&entry, &stat, &target)?;
+                    self.link(origin, &entry, &stat, &target)?;
                 }
                 FileType::Socket => self.leave_out(&entry, "is a socket"),
                 FileType::Fifo => self.leave_out(&entry, "is a FIFO"),
@@ -148,11 +214,18 @@ impl<W: Write> Packing<W> {
         self.append(path, header(EntryType::Regular, &stat, size), content)
     }
 
-    fn link(&mut self, path: &Path, stat: &Stat, target: &CString) -> Result<(), ArchiveError> {
+    fn link(
+        &mut self,
+        origin: usize,
+        path: &Path,
+        stat: &Stat,
+        target: &CString,
+    ) -> Result<(), ArchiveError> {
         let depth = path.components().count() - 1;
         let resolves_inside = || {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
-            let opened = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::BENEATH);
+            let opened =
+                rustix::fs::openat2(&self.roots[origin], path, flags, Mode::empty(), ResolveFlags::BENEATH);
             // A link that leads nowhere leads nowhere bad; one that leads in circles is of no use.
             matches!(opened, Ok(_) | Err(rustix::io::Errno::NOENT))
         };
@@ -207,6 +280,51 @@ fn sorted_names(directory: &OwnedFd) -> io::Result<Vec<CString>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Whether both directories have the same file or link under a name.
+fn is_same_entry(one: &OwnedFd, other: &OwnedFd, name: &CString) -> io::Result<bool> {
+    let kind = |directory: &OwnedFd| -> io::Result<FileType> {
+        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(FileType::from_raw_mode(stat.st_mode))
+    };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let open = |directory: &OwnedFd| -> io::Result<File> {
+        Ok(File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?))
+    };
+    match (kind(one)?, kind(other)?) {
+        (FileType::RegularFile, FileType::RegularFile) => is_same(open(one)?, open(other)?),
+        (FileType::Symlink, FileType::Symlink) => {
+            let target = |directory| rustix::fs::readlinkat(directory, name, Vec::new());
+            Ok(target(one)? == target(other)?)
+        }
+        (one, other) => Ok(one == other),
+    }
+}
+
+/// Whether two files have the same bytes.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn is_same(one: File, other: File) -> io::Result<bool> {
+    let length = one.metadata()?.len();
+    if length != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut one, mut other) = (io::BufReader::new(one).take(length), io::BufReader::new(other).take(length));
+    let (mut left, mut right) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    loop {
+        let count = one.read(&mut left)?;
+        if count == 0 {
+            return Ok(other.read(&mut right)? == 0);
+        }
+        match other.read_exact(&mut right[..count]) {
+            Ok(()) if left[..count] == right[..count] => {}
+            Ok(()) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Gives exactly as many bytes as the header promises, or an error: anything else would spoil all that

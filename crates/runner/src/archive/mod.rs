@@ -6,7 +6,7 @@ mod sparse;
 
 use std::io;
 
-pub use create::{CreatedArchive, create_tar_gz};
+pub use create::{Conflict, CreatedArchive, create_merged_tar_gz, create_tar_gz, is_same};
 pub use extract::{ExtractSummary, Limits, extract_tar_gz};
 
 /// The compression level for artefacts. Measured on 128 MB of float weights and text, one core: level 1 takes

@@ -453,3 +453,42 @@ fn a_directory_that_is_a_link_is_not_packed() {
     symlink(scene.outside(), scene.out().join("link")).unwrap();
     assert!(matches!(create_tar_gz(&scene.out().join("link"), Vec::new(), 1), Err(ArchiveError::Io { .. })));
 }
+
+#[test]
+fn directories_of_several_hosts_become_one() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let write = |folder: &tempfile::TempDir, name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    for (name, first, second) in [("same", "a", "a"), ("other", "a", "b"), ("deep/longer", "a", "aa")] {
+        write(&one, name, first);
+        write(&two, name, second);
+    }
+    write(&one, "deep/one", "1");
+    write(&two, "deep/two", "2");
+    write(&two, "two/only", "2");
+    write(&one, "kind", "a file here");
+    write(&two, "kind/there", "a folder there");
+    let mut packed = Vec::new();
+    let sources = [one.path().to_owned(), two.path().to_owned()];
+    let made = runner::archive::create_merged_tar_gz(&sources, &mut packed, 1).unwrap();
+    let conflicts: Vec<_> =
+        made.conflicts.iter().map(|one| (one.path.to_str().unwrap(), one.kept, one.left_out)).collect();
+    assert_eq!(conflicts, [("deep/longer", 0, 1), ("kind", 0, 1), ("other", 0, 1)]);
+    let target = tempfile::tempdir().unwrap();
+    runner::archive::extract_tar_gz(&packed[..], target.path(), runner::archive::Limits::default()).unwrap();
+    let read = |name: &str| fs::read_to_string(target.path().join(name)).unwrap();
+    for (name, text) in [
+        ("same", "a"),
+        ("other", "a"),
+        ("deep/longer", "a"),
+        ("deep/one", "1"),
+        ("deep/two", "2"),
+        ("two/only", "2"),
+        ("kind", "a file here"),
+    ] {
+        assert_eq!(read(name), text, "{name}");
+    }
+}

@@ -102,9 +102,7 @@ async fn show(client: &Client, name: &str, format: Format) -> Result<(), String>
         if let Some(card) = &card {
             job["FailureCard"] = json!(card);
         }
-        if let Some(run) = &run {
-            job["Run"] = json!(run);
-        }
+        job["Hosts"] = json!(run);
         output::json(&job);
         return Ok(());
     }
@@ -137,8 +135,12 @@ async fn show(client: &Client, name: &str, format: Format) -> Result<(), String>
             output::line(&format!("  {:<22} {}", text(&metric["MetricName"]), metric["Value"]));
         }
     }
-    if let Some(run) = run {
-        super::run_facts::show(&run);
+    let several = run.len() > 1;
+    for (host, run) in &run {
+        if several {
+            output::line(&format!("\nHost {host}"));
+        }
+        super::run_facts::show(run);
     }
     if let Some(card) = card {
         show_card(&card);

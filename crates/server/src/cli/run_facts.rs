@@ -1,5 +1,7 @@
 //! How `modelyard jobs show` tells of a job's run: use of the machine, limits, locks.
 
+use std::collections::BTreeMap;
+
 use runner::limits::readable_bytes;
 use serde_json::json;
 
@@ -7,13 +9,13 @@ use super::client::{Client, Failure};
 use super::output;
 use crate::training::run_facts::RunFacts;
 
-/// The facts of a job's run; `None` before its program runs.
+/// The facts of a job's run by host; none before its program runs.
 ///
 /// # Errors
 /// The server's error, or why it was not reached.
-pub async fn fetch(client: &Client, name: &str) -> Result<Option<RunFacts>, Failure> {
+pub async fn fetch(client: &Client, name: &str) -> Result<BTreeMap<String, RunFacts>, Failure> {
     let mut answer = client.call("Modelyard.DescribeRun", &json!({"TrainingJobName": name})).await?;
-    serde_json::from_value(answer["Run"].take())
+    serde_json::from_value(answer["Hosts"].take())
         .map_err(|error| Failure { code: String::new(), message: error.to_string() })
 }
 

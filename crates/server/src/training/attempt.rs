@@ -4,15 +4,19 @@
 use std::sync::Arc;
 
 use api::sagemaker::CreateTrainingJobInput;
-use runner::workload::{Exit, ExitReport, Observation};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use runner::workload::ExitReport;
 use serde_json::Value;
 use store::resources::Resource;
 use store::work::Work;
 use tokio::sync::Notify;
 
-use super::record::{FailureCard, TrainingRecord};
+use super::addresses::Lease;
+use super::record::{FailureCard, HostRecord, TrainingRecord};
 use super::run_facts::RunFacts;
-use super::{admission, failure, outputs, prepare, sync};
+use super::verdict::{self, Verdict};
+use super::{admission, failure, hosts, metrics, outputs, prepare, sync};
 use crate::app::App;
 use crate::capacity::Allocation;
 use crate::job_log::JobLog;
@@ -77,15 +81,17 @@ async fn forget(app: &Arc<App>, work: &Work, owner: &str) -> store::Result<()> {
 
 impl Attempt<'_> {
     async fn to_the_end(&self, record: TrainingRecord, stop: &Notify) -> store::Result<End> {
+        let addresses = self.app.training.addresses();
+        let key = &self.work.key;
         let claim = match admission::claim(self, &record) {
             Ok(claim) => claim,
             Err(text) => return Ok(End::Failed(FailureCard::new("capacity", text))),
         };
-        let launched = record.workload.as_deref().map(|id| (id, self.app.executor.observe(id)));
-        if let Some((id, Ok(Observation::Running { .. } | Observation::Exited(_)))) = launched {
-            tracing::info!(job = self.work.key.name, "a training job is taken up again");
+        if hosts::are_all_started(self.app, &record.hosts) {
+            tracing::info!(job = key.name, "a training job is taken up again");
+            let lease = record.addresses.map(|range| addresses.hold(key, range));
             let allocation = self.app.capacity.enter(claim, record.grant);
-            return self.watch(id, stop, allocation).await;
+            return self.watch(&record.hosts, stop, allocation, lease).await;
         }
         if let Some(reason) = self.app.capacity.never_fits(&claim) {
             return Ok(End::Failed(FailureCard::new("capacity", format!("CapacityError: {reason}"))));
@@ -94,12 +100,19 @@ impl Attempt<'_> {
             allocation = admission::admit(self, claim) => allocation?,
             () = self.stopped(stop) => return Ok(End::Stopped),
         };
-        let prepared = tokio::select! {
-            prepared = prepare::launch(self, &allocation.grant) => prepared?,
+        let [high, low, ..] = uuid::Uuid::new_v4().into_bytes();
+        let lease = addresses.take(key, u16::from_be_bytes([high, low]));
+        let ready = tokio::select! {
+            ready = prepare::ready(self, lease.range(), &allocation.grant) => ready?,
             () = self.stopped(stop) => return Ok(End::Stopped),
         };
-        match prepared {
-            Ok(id) => self.watch(&id, stop, allocation).await,
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(card) => return Ok(End::Failed(*card)),
+        };
+        // Not cut short by a stop, which would not know what runs already; the watch sees it.
+        match prepare::start(self, &ready).await? {
+            Ok(()) => self.watch(&ready.hosts, stop, allocation, Some(lease)).await,
             Err(card) => Ok(End::Failed(*card)),
         }
     }
@@ -119,55 +132,109 @@ impl Attempt<'_> {
         }
     }
 
-    async fn watch(&self, id: &str, stop: &Notify, allocation: Allocation) -> store::Result<End> {
-        let executor = &self.app.executor;
-        let ended = executor.wait(id);
-        let unstored = sync::keep(self, id);
+    async fn watch(
+        &self,
+        hosts: &[HostRecord],
+        stop: &Notify,
+        allocation: Allocation,
+        lease: Option<Lease>,
+    ) -> store::Result<End> {
+        let ended = self.all_ended(hosts);
+        let unstored = sync::keep(self, hosts);
         tokio::pin!(ended, unstored);
-        let report = tokio::select! {
-            report = &mut ended => report,
+        let reports = tokio::select! {
+            reports = &mut ended => reports,
             () = self.stopped(stop) => {
-                if let Err(error) = executor.stop(id) {
-                    tracing::error!(job = self.work.key.name, %error, "a training job could not be stopped");
-                }
+                hosts::stop(self.app, hosts, None);
                 ended.await
             }
             text = &mut unstored => {
                 // Written first: a server that takes over must not read the end as a stop that somebody wanted.
                 self.update(move |record, _| record.checkpoint_failure = Some(text)).await?;
-                if let Err(error) = executor.stop(id) {
-                    tracing::error!(job = self.work.key.name, %error, "a training job could not be stopped");
-                }
+                hosts::stop(self.app, hosts, None);
                 ended.await
             }
         };
         // Others may run while the results are uploaded.
-        drop(allocation);
-        let report = match report {
-            Ok(report) => report,
+        drop((allocation, lease));
+        match reports? {
+            Ok(reports) => self.settle(hosts, &reports).await,
             Err(error) => {
                 let text = format!("InternalServerError: the workload cannot be observed: {error}");
-                return Ok(End::Failed(FailureCard::new("supervisor", text)));
+                Ok(End::Failed(FailureCard::new("supervisor", text)))
             }
-        };
-        self.settle(id, &report).await
+        }
     }
 
-    /// Judges the exit, uploads what the job leaves.
-    async fn settle(&self, id: &str, report: &ExitReport) -> store::Result<End> {
+    /// Waits until all hosts have ended; when one fails, the others are asked to end.
+    async fn all_ended(&self, hosts: &[HostRecord]) -> store::Result<runner::Result<Vec<ExitReport>>> {
+        let executor = &self.app.executor;
+        let wait = |(index, host): (usize, &'_ HostRecord)| {
+            let id = host.workload.clone();
+            async move { (index, executor.wait(&id).await) }
+        };
+        let mut waiting: FuturesUnordered<_> = hosts.iter().enumerate().map(wait).collect();
+        let mut reports: Vec<Option<ExitReport>> = vec![None; hosts.len()];
+        let mut unobserved = None;
+        let mut is_failing = false;
+        while let Some((index, report)) = waiting.next().await {
+            let has_failed = report.as_ref().map_or(true, verdict::is_failure);
+            match report {
+                Ok(report) => reports[index] = Some(report),
+                Err(error) => unobserved = Some(error),
+            }
+            if has_failed && !waiting.is_empty() && !std::mem::replace(&mut is_failing, true) {
+                self.stop_the_others(hosts, index).await?;
+            }
+        }
+        Ok(unobserved.map_or_else(|| Ok(reports.into_iter().flatten().collect()), Err))
+    }
+
+    async fn stop_the_others(&self, hosts: &[HostRecord], failed: usize) -> store::Result<()> {
+        hosts::stop(self.app, hosts, Some(failed));
+        let name = hosts[failed].name.clone();
+        let line = format!("modelyard: {name} failed; the other hosts of the job are stopped");
+        for host in hosts {
+            self.log(&host.log_stream).line(&line).await;
+        }
+        let written = self.update(move |record, _| record.first_failed_host = Some(name)).await;
+        match written {
+            // Whoever has the job now finds the same end.
+            Ok(_) | Err(store::Error::LeaseLost { .. } | store::Error::Missing { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Judges the exits, uploads what the job leaves.
+    async fn settle(&self, hosts: &[HostRecord], reports: &[ExitReport]) -> store::Result<End> {
         let stop_wanted = {
             let key = self.work.key.clone();
             self.app.database.read(move |session| session.stop_wanted(&key)).await?
         };
-        let (started_at, ended_at) = (report.started_at_ms as i64, report.ended_at_ms as i64);
-        let metrics = outputs::final_metrics(self).await;
-        let run = RunFacts::of(report);
+        let started_at = reports.iter().map(|report| report.started_at_ms as i64).min().unwrap_or_default();
+        let ended_at = reports.iter().map(|report| report.ended_at_ms as i64).max().unwrap_or_default();
+        let limit_seconds = prepare::time_limit_seconds(&self.request);
+        let verdict = verdict::verdict(reports, limit_seconds, stop_wanted);
+        let first_failed = match verdict {
+            Verdict::Failed(index) if hosts.len() > 1 => Some(hosts[index].name.clone()),
+            _ => None,
+        };
+        let metrics = metrics::final_metrics(self, hosts).await;
+        let exits: Vec<_> = reports
+            .iter()
+            .map(|report| (report.exit.clone(), report.ended_at_ms as i64, RunFacts::of(report)))
+            .collect();
         let committed = self
             .update(move |record, _| {
+                for (host, (exit, ended_at, run)) in record.hosts.iter_mut().zip(exits) {
+                    host.exit = Some(exit);
+                    host.ended_at = Some(ended_at);
+                    host.run = Some(run);
+                }
+                record.first_failed_host = first_failed;
                 record.training_started_at = Some(started_at);
                 record.training_ended_at = Some(ended_at);
                 record.final_metrics = metrics;
-                record.run = Some(run);
                 record.enter("Uploading", "Uploading generated training model", ended_at);
             })
             .await;
@@ -175,21 +242,23 @@ impl Attempt<'_> {
             return Ok(End::Superseded);
         }
         let unstored = TrainingRecord::read(&committed?.document)?.checkpoint_failure;
-        let end = match &report.exit {
+        let end = match verdict {
             _ if unstored.is_some() => {
                 End::Failed(FailureCard::new("checkpoint", unstored.unwrap_or_default()))
             }
-            _ if stop_wanted || report.stop_requested => End::Stopped,
-            Exit::Code(0) => End::Completed,
-            Exit::TimeLimit => End::TimeLimit,
-            _ => End::Failed(failure::card(self, id, report).await),
+            Verdict::Stopped => End::Stopped,
+            Verdict::Completed => End::Completed,
+            Verdict::TimeLimit => End::TimeLimit,
+            Verdict::Failed(index) => {
+                End::Failed(failure::card(self, &hosts[index], hosts.len(), &reports[index]).await)
+            }
         };
-        let end = match sync::finish(self, id).await {
+        let end = match sync::finish(self, hosts).await {
             Some(card) if !matches!(end, End::Failed(_)) => End::Failed(card),
             _ => end,
         };
         let with_model = !matches!(end, End::Failed(_));
-        match outputs::upload(self, id, with_model).await {
+        match outputs::upload(self, hosts, with_model).await {
             Ok(uploaded) => {
                 self.update(move |record, _| record.model_artifacts = uploaded).await?;
                 Ok(end)
@@ -242,11 +311,11 @@ impl Attempt<'_> {
             End::Failed(card) => ("Failed", "Failed", card.reason.clone(), Some(card)),
         };
         let (work, owner, now_ms) = (self.work.clone(), self.owner.to_owned(), self.app.clock.now_ms());
-        let workload = self
+        let hosts = self
             .app
             .database
             .write(move |session| {
-                let mut workload = None;
+                let mut hosts = Vec::new();
                 session.update_resource(&work.key, now_ms, |resource| {
                     let mut record = TrainingRecord::read(&resource.document)?;
                     record.enter(secondary, &message, now_ms);
@@ -255,22 +324,19 @@ impl Attempt<'_> {
                     }
                     record.training_ended_at.get_or_insert(now_ms);
                     record.failure = card;
-                    workload = record.workload.clone();
+                    hosts.clone_from(&record.hosts);
                     resource.document = record.to_document();
                     resource.status = status.into();
                     Ok(())
                 })?;
                 session.append_event(&work.key, status, &Value::Null, now_ms)?;
                 session.finish_work(&work, &owner)?;
-                Ok(workload)
+                Ok(hosts)
             })
             .await;
-        let workload = match workload {
-            Err(store::Error::LeaseLost { .. } | store::Error::Missing { .. }) => return Ok(()),
-            other => other?,
-        };
-        if let Some(id) = workload {
-            prepare::clean_up(self.app, &id).await;
+        match hosts {
+            Err(store::Error::LeaseLost { .. } | store::Error::Missing { .. }) => {}
+            hosts => hosts::clean_up(self.app, &hosts?).await,
         }
         Ok(())
     }

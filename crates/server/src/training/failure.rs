@@ -4,18 +4,22 @@ use runner::contract;
 use runner::workload::{Exit, ExitReport};
 
 use super::attempt::Attempt;
-use super::record::FailureCard;
+use super::record::{FailureCard, HostRecord, shorten};
 use super::{channels, prepare};
 
 /// Lines of the log that a card carries.
 const TAIL_LINES: usize = 50;
 
-/// The card of a job whose program did not end well.
-pub async fn card(attempt: &Attempt<'_>, id: &str, report: &ExitReport) -> FailureCard {
-    let stream = attempt.stream().await;
-    let tail = attempt.log(&stream).tail(TAIL_LINES).await;
+/// The card of a job whose program did not end well on this host, the first of `hosts` to fail.
+pub async fn card(
+    attempt: &Attempt<'_>,
+    host: &HostRecord,
+    hosts: usize,
+    report: &ExitReport,
+) -> FailureCard {
+    let tail = attempt.log(&host.log_stream).tail(TAIL_LINES).await;
     let traceback = contract::traceback(&tail);
-    let opt_ml = prepare::opt_ml(attempt.app, id);
+    let opt_ml = prepare::opt_ml(attempt.app, &host.workload);
     let written = contract::failure_message(&opt_ml);
     let mut card = match &report.exit {
         Exit::Code(code) => {
@@ -62,8 +66,23 @@ pub async fn card(attempt: &Attempt<'_>, id: &str, report: &ExitReport) -> Failu
     super::limits::explain(&mut card, report);
     card.traceback = traceback.map(|traceback| traceback.text);
     card.log_tail = tail;
-    card.logs = Some(format!("{} {stream}", prepare::LOG_GROUP));
+    card.logs = Some(format!("{} {}", prepare::LOG_GROUP, host.log_stream));
+    if hosts > 1 {
+        card.reason = shorten(naming(&host.name, hosts, &card.reason));
+        card.first_failed_host = Some(host.name.clone());
+    }
     card
+}
+
+/// The reason with the host in it, behind the word that says whose fault it is.
+fn naming(host: &str, hosts: usize, reason: &str) -> String {
+    let named = format!("{host} failed first of {hosts} hosts");
+    match reason.split_once(": ") {
+        Some((kind, rest)) if kind.ends_with("Error") && !kind.contains(' ') => {
+            format!("{kind}: {named}: {rest}")
+        }
+        _ => format!("{named}: {reason}"),
+    }
 }
 
 /// `SIGKILL` and the like.
@@ -75,4 +94,21 @@ fn signal_name(number: i32) -> String {
     ];
     let name = usize::try_from(number - 1).ok().and_then(|index| NAMES.get(index));
     name.map_or_else(|| format!("signal {number}"), |name| format!("SIG{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_stands_behind_the_kind_of_error() {
+        assert_eq!(
+            naming("algo-2", 3, "AlgorithmError: ExecuteUserScriptError:\nExitCode 1"),
+            "AlgorithmError: algo-2 failed first of 3 hosts: ExecuteUserScriptError:\nExitCode 1"
+        );
+        assert_eq!(
+            naming("algo-1", 2, "It ran away: far"),
+            "algo-1 failed first of 2 hosts: It ran away: far"
+        );
+    }
 }

@@ -1,20 +1,26 @@
 //! Training jobs at work: claimed from the queue, driven from `Starting` to an end, taken up again after a restart.
 
+mod addresses;
 pub mod admission;
 mod attempt;
 mod channels;
 mod failure;
+mod hosts;
 mod limits;
+mod metrics;
 mod outputs;
 mod prepare;
 mod put;
 pub mod record;
 pub mod run_facts;
 mod sync;
+mod verdict;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
+use record::TrainingRecord;
+use store::Database;
 use store::resources::ResourceKey;
 use store::work::Work;
 use tokio::sync::Notify;
@@ -22,6 +28,7 @@ use tokio::sync::Notify;
 use crate::app::App;
 use crate::sagemaker::kinds::TRAINING_JOB;
 
+pub use addresses::{Addresses, MOST_HOSTS};
 pub use channels::split_uri as bucket_and_key;
 
 /// Claims queued training jobs and runs each in a task of its own.
@@ -30,6 +37,7 @@ pub struct TrainingDriver {
     owner: String,
     queued: Arc<Notify>,
     stops: Arc<Mutex<HashMap<ResourceKey, Arc<Notify>>>>,
+    addresses: Arc<Addresses>,
 }
 
 impl TrainingDriver {
@@ -40,7 +48,27 @@ impl TrainingDriver {
             owner: uuid::Uuid::new_v4().to_string(),
             queued: Arc::default(),
             stops: Arc::default(),
+            addresses: Arc::default(),
         }
+    }
+
+    /// Addresses of the jobs that run.
+    pub fn addresses(&self) -> &Arc<Addresses> {
+        &self.addresses
+    }
+
+    /// Keeps the addresses of the jobs that an earlier server started; call it before [`TrainingDriver::start`].
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn resume(&self, database: &Database) -> store::Result<()> {
+        let jobs = database.read(|session| session.all_resources(TRAINING_JOB)).await?;
+        for job in jobs.into_iter().filter(|job| matches!(job.status.as_str(), "InProgress" | "Stopping")) {
+            if let Some(range) = TrainingRecord::read(&job.document)?.addresses {
+                self.addresses.reserve(job.key, range);
+            }
+        }
+        Ok(())
     }
 
     /// Starts claiming; work that an earlier server held comes first.

@@ -1,16 +1,18 @@
-//! From a claimed job to a running workload: inputs, source, environment, container contract, launch.
+//! From a claimed job to the running workloads of its hosts: inputs, source, environment, container contract, launch.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use api::sagemaker::CreateTrainingJobInput;
 use runner::catalogue::ImageProfile;
-use runner::contract::{Channel, TrainingContract};
+use runner::contract::{Channel, InstanceGroup, Rendezvous, TrainingContract};
 use runner::environment::Environment;
-use runner::feed::Shard;
+use runner::feed::Feed;
 use runner::workload::{Access, Confinement, JobUser, Mount, Network, WorkloadSpec};
 
+use super::addresses::AddressRange;
 use super::attempt::Attempt;
-use super::record::FailureCard;
+use super::hosts::{self, OwnChannel};
+use super::record::{FailureCard, HostRecord, TrainingRecord};
 use super::{channels, sync};
 use crate::app::App;
 use crate::capacity::{Grant, HostGrant};
@@ -20,8 +22,9 @@ use crate::workloads::{self, JobIdentity};
 /// Log group of all training jobs.
 pub const LOG_GROUP: &str = "/aws/sagemaker/TrainingJobs";
 
-/// Name of the one host of a job.
-const HOST: &str = "algo-1";
+/// What a job is told whose script would start an SSH daemon.
+const MPI_DRIVER_REFUSAL: &str = "ClientError: the MPI driver of version 3 of the SDK starts an SSH daemon as root, which jobs here \
+     cannot do: use Torchrun, or version 2 of the SDK with distribution={'mpi': {'enabled': True}}.";
 
 /// Time between SIGTERM and SIGKILL, as in the service.
 const STOP_GRACE_SECONDS: u64 = 120;
@@ -42,14 +45,6 @@ pub fn opt_ml(app: &App, id: &str) -> PathBuf {
     job_directory(app, id).join("opt-ml")
 }
 
-/// Removes what a finished job leaves on the machine.
-pub async fn clean_up(app: &Arc<App>, id: &str) {
-    if let Err(error) = app.executor.remove(id) {
-        tracing::warn!(workload = id, %error, "an ended workload could not be removed");
-    }
-    workloads::remove_directory(&job_directory(app, id)).await;
-}
-
 /// The command of the user's program, for failure texts.
 pub fn shown_command(attempt: &Attempt<'_>) -> String {
     let specification = attempt.request.algorithm_specification.as_ref();
@@ -68,63 +63,323 @@ pub fn shown_command(attempt: &Attempt<'_>) -> String {
     }
 }
 
-/// Prepares the job and starts its workload; returns the workload's id, or the card of the step that failed.
+/// A job that is ready to start.
+pub struct Ready {
+    /// Its hosts, as they stand in the record.
+    pub hosts: Vec<HostRecord>,
+    /// What each of them runs.
+    specs: Vec<WorkloadSpec>,
+}
+
+/// What all hosts of a job share.
+struct Shared<'a> {
+    attempt: &'a Attempt<'a>,
+    groups: Vec<InstanceGroup>,
+    range: AddressRange,
+    /// What the hosts know each other by.
+    secret: String,
+}
+
+/// What was put in place for one host.
+struct Furnished {
+    contract: TrainingContract,
+    mounts: Vec<Mount>,
+    feeds: Vec<Feed>,
+}
+
+/// Prepares all hosts of the job; or gives the card of the step that failed.
 ///
 /// # Errors
 /// When the database fails or the lease is lost; the caller repeats or gives up.
-pub async fn launch(attempt: &Attempt<'_>, grant: &Grant) -> store::Result<Step<String>> {
+pub async fn ready(attempt: &Attempt<'_>, range: AddressRange, grant: &Grant) -> store::Result<Step<Ready>> {
     let app = attempt.app;
-    let id = format!("job-{}", uuid::Uuid::new_v4());
+    let key = attempt.work.key.clone();
+    let read = app.database.read(move |session| session.resource(&key)).await?;
+    // Of an attempt that was cut off before all its hosts had started.
+    hosts::clean_up(app, &TrainingRecord::read(&read.document)?.hosts).await;
+
+    let groups = hosts::groups(&attempt.request);
     let key = &attempt.work.key;
-    let stream = format!("{}/{HOST}-{}", key.name, app.clock.now_ms() / 1000);
-    let log_path = app.logs.ensure_stream(&key.account, &key.region, LOG_GROUP, &stream).await?;
-    let stale = {
-        let (id, stream, grant) = (id.clone(), stream.clone(), grant.clone());
-        let mut stale = None;
-        let key = key.clone();
-        let read = app.database.read(move |session| session.resource(&key)).await?;
-        if let Some(old) = super::record::TrainingRecord::read(&read.document)?.workload {
-            stale = Some(old);
-        }
-        attempt
-            .update(move |record, now_ms| {
-                record.workload = Some(id);
-                record.log_stream = Some(stream);
-                record.grant = grant;
-                record.enter("Starting", "Preparing the instances for training", now_ms);
-            })
-            .await?;
-        stale
-    };
-    let Some(host) = grant.first() else {
-        return Ok(Err(Box::new(FailureCard::new("request", "ClientError: the job has no host"))));
-    };
-    if let Some(old) = stale {
-        // An attempt that was cut off before its workload started.
-        clean_up(app, &old).await;
+    let mut records = Vec::new();
+    let mut log_paths = Vec::new();
+    for index in 0..hosts::count(&groups) {
+        let name = hosts::host_name(index);
+        let log_stream = format!("{}/{name}-{}", key.name, app.clock.now_ms() / 1000);
+        log_paths.push(app.logs.ensure_stream(&key.account, &key.region, LOG_GROUP, &log_stream).await?);
+        let workload = format!("job-{}", uuid::Uuid::new_v4());
+        records.push(HostRecord { name, workload, log_stream, exit: None, ended_at: None, run: None });
     }
-    let prepared = prepare(attempt, &id, &stream, log_path, host).await?;
-    let spec = match prepared {
-        Ok(spec) => spec,
-        Err(mut card) => {
-            card.log_tail = attempt.log(&stream).tail(20).await;
-            card.logs = Some(format!("{LOG_GROUP} {stream}"));
-            return Ok(Err(card));
+    let (written, granted) = (records.clone(), grant.clone());
+    attempt
+        .update(move |record, now_ms| {
+            record.hosts = written;
+            record.grant = granted;
+            record.addresses = Some(range);
+            record.enter("Starting", "Preparing the instances for training", now_ms);
+        })
+        .await?;
+    attempt.update(|record, now_ms| record.enter("Downloading", "Downloading input data", now_ms)).await?;
+    let shared = Shared { attempt, groups, range, secret: uuid::Uuid::new_v4().simple().to_string() };
+    match shared.specs(&records, grant, log_paths).await {
+        Ok(specs) => Ok(Ok(Ready { hosts: records, specs })),
+        Err((mut card, index)) => {
+            let host = &records[index];
+            card.log_tail = attempt.log(&host.log_stream).tail(20).await;
+            card.logs = Some(format!("{LOG_GROUP} {}", host.log_stream));
+            Ok(Err(card))
         }
-    };
+    }
+}
+
+/// Starts all hosts, or none: when one cannot be started, the others are ended.
+///
+/// # Errors
+/// When the database fails or the lease is lost.
+pub async fn start(attempt: &Attempt<'_>, ready: &Ready) -> store::Result<Step<()>> {
     attempt
         .update(|record, now_ms| {
             record.training_started_at = Some(now_ms);
             record.enter("Training", "Training image download completed. Training in progress.", now_ms);
         })
         .await?;
-    match app.executor.start(&spec).await {
-        Ok(()) => Ok(Ok(id)),
-        Err(error) => {
-            let text = format!("InternalServerError: the workload could not be started: {error}");
-            Ok(Err(Box::new(FailureCard::new("launch", text))))
+    let app = attempt.app;
+    let started = futures::future::join_all(ready.specs.iter().map(|spec| app.executor.start(spec))).await;
+    let failed = ready.hosts.iter().zip(started).find_map(|(host, started)| Some((host, started.err()?)));
+    let Some((host, error)) = failed else { return Ok(Ok(())) };
+    hosts::clean_up(app, &ready.hosts).await;
+    let text = format!("InternalServerError: the workload could not be started: {error}");
+    Ok(Err(Box::new(FailureCard {
+        first_failed_host: Some(host.name.clone()),
+        ..FailureCard::new("launch", text)
+    })))
+}
+
+fn failed<T>(cause: &str, text: String) -> Step<T> {
+    Err(Box::new(FailureCard::new(cause, text)))
+}
+
+impl Shared<'_> {
+    /// What each host runs; the error comes with the index of the host that it is about.
+    async fn specs(
+        &self,
+        records: &[HostRecord],
+        grant: &Grant,
+        log_paths: Vec<PathBuf>,
+    ) -> Result<Vec<WorkloadSpec>, (Box<FailureCard>, usize)> {
+        let attempt = self.attempt;
+        let app = attempt.app;
+        let first = attempt.log(&records[0].log_stream);
+        let specification = attempt.request.algorithm_specification.as_ref();
+        let image =
+            specification.and_then(|specification| specification.training_image.clone()).unwrap_or_default();
+        let profile = app.catalogue.resolve(&image).or_else(|error| {
+            failed("request", format!("ClientError: Cannot pull algorithm container. {error}"))
+        });
+        let profile = profile.map_err(|card| (card, 0))?;
+        if attempt.request.profiler_rule_configurations.as_ref().is_some_and(|rules| !rules.is_empty()) {
+            first
+                .line("modelyard: ProfilerRuleConfigurations are recorded; their rules are not evaluated")
+                .await;
+        }
+        let furnishing = records.iter().enumerate().map(|(index, host)| async move {
+            self.furnish(host).await.map_err(|mut card| {
+                card.first_failed_host = (records.len() > 1).then(|| host.name.clone());
+                (card, index)
+            })
+        });
+        let furnished = futures::future::try_join_all(furnishing).await?;
+        // All hosts have the same source, so that one environment does for all.
+        let code = opt_ml(app, &records[0].workload).join("code");
+        let environment = match build(app, &profile, &code, &first).await {
+            Ok(environment) => environment,
+            Err(text) => return failed("environment", text).map_err(|card| (card, 0)),
+        };
+        let mut specs = Vec::new();
+        let parts = records.iter().zip(furnished).zip(log_paths).zip(grant);
+        for (index, (((host, furnished), log_path), granted)) in parts.enumerate() {
+            if let Some(text) = &granted.missing {
+                let log = attempt.log(&host.log_stream);
+                log.line(&format!("modelyard: {text}; the job runs with what there is")).await;
+            }
+            let spec = self.spec(host, furnished, log_path, granted, &environment).await;
+            specs.push(spec.map_err(|card| (card, index))?);
+        }
+        Ok(specs)
+    }
+
+    /// Puts channels, checkpoints and source in place for one host.
+    async fn furnish(&self, host: &HostRecord) -> Step<Furnished> {
+        let attempt = self.attempt;
+        let (app, account) = (attempt.app, &attempt.work.key.account);
+        let directory = job_directory(app, &host.workload);
+        let opt_ml = opt_ml(app, &host.workload);
+        if let Err(text) = workloads::make_fresh(&directory, &opt_ml).await {
+            return failed("input", format!("InternalServerError: {text}"));
+        }
+        let own = hosts::channels(&attempt.request, &self.groups, &host.name);
+        let contract = self.contract(host, &own);
+        let mode = input_mode(attempt);
+        let (mut mounts, mut feeds) = (Vec::new(), Vec::new());
+        for one in &own {
+            let place = channels::Place {
+                directory: &directory,
+                opt_ml: &opt_ml,
+                host: one.shard,
+                source_channel: contract.source_channel(),
+            };
+            let channel = std::slice::from_ref(&one.channel);
+            match channels::prepare(&app.objects, account, channel, &mode, &place).await {
+                Ok(prepared) => {
+                    mounts.extend(prepared.mounts);
+                    feeds.extend(prepared.feeds);
+                }
+                Err(text) => return failed("input", text),
+            }
+        }
+        if starts_mpi_driver(&opt_ml).await {
+            return failed("request", MPI_DRIVER_REFUSAL.to_owned());
+        }
+        match sync::restore(attempt, host).await {
+            Ok(synchronised) => mounts.extend(synchronised),
+            Err(text) => return failed("checkpoint", text),
+        }
+        if let Some(uri) = contract.source_archive()
+            && let Err(text) = workloads::extract_object(app, account, &uri, &opt_ml.join("code")).await
+        {
+            return failed("input", format!("ClientError: the source archive {text}"));
+        }
+        let (placing, folder) = (contract.clone(), opt_ml.clone());
+        let placed = tokio::task::spawn_blocking(move || placing.place_source(&folder)).await;
+        let placed = placed.map_err(|error| error.to_string());
+        match placed.and_then(|placed| placed.map_err(|error| error.to_string())) {
+            Ok(()) => Ok(Furnished { contract, mounts, feeds }),
+            Err(text) => failed("request", format!("ClientError: {text}")),
         }
     }
+
+    /// The workload of one host.
+    async fn spec(
+        &self,
+        host: &HostRecord,
+        furnished: Furnished,
+        log_path: PathBuf,
+        granted: &HostGrant,
+        environment: &Environment,
+    ) -> Step<WorkloadSpec> {
+        let attempt = self.attempt;
+        let (app, key) = (attempt.app, &attempt.work.key);
+        let opt_ml = opt_ml(app, &host.workload);
+        let prepared = match furnished.contract.prepare(&opt_ml, environment) {
+            Ok(prepared) => prepared,
+            Err(error) => return failed("request", format!("ClientError: {error}")),
+        };
+        for note in &prepared.notes {
+            attempt.log(&host.log_stream).line(&format!("modelyard: {note}")).await;
+        }
+        let identity = JobIdentity {
+            account: &key.account,
+            region: &key.region,
+            role_arn: Some(&attempt.request.role_arn),
+        };
+        let limit_seconds = time_limit_seconds(&attempt.request);
+        let lifetime_seconds = limit_seconds as i64 + CREDENTIALS_MARGIN_SECONDS;
+        let mut variables = workloads::connection_environment(app, &identity, lifetime_seconds);
+        let hook = variables.remove("PYTHONPATH").unwrap_or_default();
+        for (name, value) in prepared.environment {
+            variables.insert(name, value);
+        }
+        let python_path =
+            variables.get("PYTHONPATH").map_or(hook.clone(), |present| format!("{hook}:{present}"));
+        variables.insert("PYTHONPATH".into(), python_path);
+        let mut mounts = workloads::shared_mounts(app, environment);
+        mounts.push(Mount { source: opt_ml, target: PathBuf::from("/opt/ml"), access: Access::ReadWrite });
+        mounts.extend(furnished.mounts);
+        Ok(WorkloadSpec {
+            id: host.workload.clone(),
+            command: prepared.command,
+            environment: variables,
+            working_directory: prepared.working_directory,
+            mounts,
+            feeds: furnished.feeds,
+            log_path,
+            time_limit_seconds: Some(limit_seconds),
+            stop_grace_seconds: STOP_GRACE_SECONDS,
+            network: if attempt.request.enable_network_isolation == Some(true) {
+                Network::None
+            } else {
+                Network::Host
+            },
+            user: JobUser::Unprivileged,
+            confinement: Confinement::Bubblewrap,
+            hostname: host.name.clone(),
+            hosts: hosts::addresses(&self.groups, self.range),
+            limits: runner::Limits {
+                memory_bytes: Some(granted.memory_bytes),
+                cpus: Some(granted.cpus.ceil() as u32),
+                disk_bytes: self.volume_bytes(),
+                ..runner::Limits::default()
+            },
+            required_locks: app.config.required_locks.clone(),
+            gpus: granted.gpus.clone(),
+        })
+    }
+
+    /// Space for what a host writes.
+    fn volume_bytes(&self) -> Option<u64> {
+        let resources = self.attempt.request.resource_config.as_ref()?;
+        u64::try_from(resources.volume_size_in_gb?).ok().map(|gib| gib << 30)
+    }
+
+    /// The container contract of a host.
+    fn contract(&self, host: &HostRecord, own: &[OwnChannel]) -> TrainingContract {
+        let attempt = self.attempt;
+        let request = &attempt.request;
+        let key = &attempt.work.key;
+        let specification = request.algorithm_specification.as_ref();
+        let mode_of_job = input_mode(attempt);
+        let channels = own.iter().map(|one| &one.channel).map(|channel| Channel {
+            name: channel.channel_name.clone(),
+            content_type: channel.content_type.clone(),
+            input_mode: channels::input_mode(channel, &mode_of_job),
+            distribution: channel
+                .data_source
+                .s3_data_source
+                .as_ref()
+                .and_then(|source| source.s3_data_distribution_type.as_ref())
+                .map_or_else(|| "FullyReplicated".to_owned(), ToString::to_string),
+            record_wrapper: channel
+                .record_wrapper_type
+                .as_ref()
+                .map_or_else(|| "None".to_owned(), ToString::to_string),
+        });
+        let mut configurations = std::collections::BTreeMap::new();
+        if let Some(hook) = &request.debug_hook_config {
+            // What the debugger's library in user code reads.
+            let written = serde_json::to_value(hook).unwrap_or_default();
+            configurations.insert("debughookconfig.json".to_owned(), written);
+        }
+        TrainingContract {
+            job_name: key.name.clone(),
+            job_arn: crate::sagemaker::kinds::arn(&key.region, &key.account, &key.kind, &key.name),
+            region: key.region.clone(),
+            current_host: host.name.clone(),
+            groups: self.groups.clone(),
+            rendezvous: Rendezvous { port: self.range.port, secret: self.secret.clone() },
+            channels: channels.collect(),
+            hyperparameters: request.hyper_parameters.clone().unwrap_or_default(),
+            environment: request.environment.clone().unwrap_or_default(),
+            entrypoint: specification.and_then(|one| one.container_entrypoint.clone()),
+            arguments: specification.and_then(|one| one.container_arguments.clone()).unwrap_or_default(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            configurations,
+        }
+    }
+}
+
+/// Whether the job's script is the one of version 3 of the SDK that starts its MPI driver.
+async fn starts_mpi_driver(opt_ml: &Path) -> bool {
+    let script = opt_ml.join("input/data/sm_drivers/sm_train.sh");
+    tokio::fs::read_to_string(script).await.is_ok_and(|text| text.contains("/mpi_driver.py"))
 }
 
 /// How the job's channels are read, unless they say it themselves.
@@ -133,179 +388,9 @@ fn input_mode(attempt: &Attempt<'_>) -> String {
     specification.map_or_else(|| "File".to_owned(), |one| one.training_input_mode.to_string())
 }
 
-/// The container contract of a job.
-fn contract(attempt: &Attempt<'_>) -> TrainingContract {
-    let request = &attempt.request;
-    let key = &attempt.work.key;
-    let specification = request.algorithm_specification.as_ref();
-    let mode_of_job = input_mode(attempt);
-    let channels = request.input_data_config.iter().flatten().map(|channel| Channel {
-        name: channel.channel_name.clone(),
-        content_type: channel.content_type.clone(),
-        input_mode: channels::input_mode(channel, &mode_of_job),
-        distribution: channel
-            .data_source
-            .s3_data_source
-            .as_ref()
-            .and_then(|source| source.s3_data_distribution_type.as_ref())
-            .map_or_else(|| "FullyReplicated".to_owned(), ToString::to_string),
-        record_wrapper: channel
-            .record_wrapper_type
-            .as_ref()
-            .map_or_else(|| "None".to_owned(), ToString::to_string),
-    });
-    let mut configurations = std::collections::BTreeMap::new();
-    if let Some(hook) = &request.debug_hook_config {
-        // What the debugger's library in user code reads.
-        let written = serde_json::to_value(hook).unwrap_or_default();
-        configurations.insert("debughookconfig.json".to_owned(), written);
-    }
-    TrainingContract {
-        job_name: key.name.clone(),
-        job_arn: crate::sagemaker::kinds::arn(&key.region, &key.account, &key.kind, &key.name),
-        region: key.region.clone(),
-        current_host: HOST.to_owned(),
-        hosts: vec![HOST.to_owned()],
-        instance_type: request
-            .resource_config
-            .as_ref()
-            .and_then(|resources| resources.instance_type.as_ref())
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-        channels: channels.collect(),
-        hyperparameters: request.hyper_parameters.clone().unwrap_or_default(),
-        environment: request.environment.clone().unwrap_or_default(),
-        entrypoint: specification.and_then(|one| one.container_entrypoint.clone()),
-        arguments: specification.and_then(|one| one.container_arguments.clone()).unwrap_or_default(),
-        cpus: std::thread::available_parallelism().map_or(1, usize::from),
-        configurations,
-    }
-}
-
-async fn prepare(
-    attempt: &Attempt<'_>,
-    id: &str,
-    stream: &str,
-    log_path: PathBuf,
-    host: &HostGrant,
-) -> store::Result<Step<WorkloadSpec>> {
-    let app = attempt.app;
-    let key = &attempt.work.key;
-    let log = attempt.log(stream);
-    let fail = |cause: &str, text: String| Ok(Err(Box::new(FailureCard::new(cause, text))));
-
-    let specification = attempt.request.algorithm_specification.as_ref();
-    let image =
-        specification.and_then(|specification| specification.training_image.clone()).unwrap_or_default();
-    let profile = match app.catalogue.resolve(&image) {
-        Ok(profile) => profile,
-        Err(error) => {
-            return fail("request", format!("ClientError: Cannot pull algorithm container. {error}"));
-        }
-    };
-    if attempt.request.profiler_rule_configurations.as_ref().is_some_and(|rules| !rules.is_empty()) {
-        log.line("modelyard: ProfilerRuleConfigurations are recorded; their rules are not evaluated").await;
-    }
-
-    attempt.update(|record, now_ms| record.enter("Downloading", "Downloading input data", now_ms)).await?;
-    let directory = job_directory(app, id);
-    let opt_ml = opt_ml(app, id);
-    if let Err(text) = workloads::make_fresh(&directory, &opt_ml).await {
-        return fail("input", format!("InternalServerError: {text}"));
-    }
-    let contract = contract(attempt);
-    let place = channels::Place {
-        directory: &directory,
-        opt_ml: &opt_ml,
-        host: Shard { host: 0, hosts: 1 },
-        source_channel: contract.source_channel(),
-    };
-    let wanted = attempt.request.input_data_config.as_deref().unwrap_or_default();
-    let mode = input_mode(attempt);
-    let channels = match channels::prepare(&app.objects, &key.account, wanted, &mode, &place).await {
-        Ok(channels) => channels,
-        Err(text) => return fail("input", text),
-    };
-    let synchronised = match sync::restore(attempt, id).await {
-        Ok(mounts) => mounts,
-        Err(text) => return fail("checkpoint", text),
-    };
-    let code = opt_ml.join("code");
-    if let Some(uri) = contract.source_archive()
-        && let Err(text) = workloads::extract_object(app, &key.account, &uri, &code).await
-    {
-        return fail("input", format!("ClientError: the source archive {text}"));
-    }
-    let (placing, folder) = (contract.clone(), opt_ml.clone());
-    let placed = tokio::task::spawn_blocking(move || placing.place_source(&folder)).await;
-    if let Err(text) =
-        placed.map_err(|error| error.to_string()).and_then(|placed| placed.map_err(|error| error.to_string()))
-    {
-        return fail("request", format!("ClientError: {text}"));
-    }
-    let environment = match build(app, &profile, &code, &log).await {
-        Ok(environment) => environment,
-        Err(text) => return fail("environment", text),
-    };
-    if let Some(text) = &host.missing {
-        log.line(&format!("modelyard: {text}; the job runs with what there is")).await;
-    }
-    let prepared = match contract.prepare(&opt_ml, &environment) {
-        Ok(prepared) => prepared,
-        Err(error) => return fail("request", format!("ClientError: {error}")),
-    };
-    let identity =
-        JobIdentity { account: &key.account, region: &key.region, role_arn: Some(&attempt.request.role_arn) };
-    let limit_seconds = time_limit_seconds(attempt);
-    let lifetime_seconds = limit_seconds as i64 + CREDENTIALS_MARGIN_SECONDS;
-    let mut variables = workloads::connection_environment(app, &identity, lifetime_seconds);
-    let hook = variables.remove("PYTHONPATH").unwrap_or_default();
-    for (name, value) in prepared.environment {
-        variables.insert(name, value);
-    }
-    let python_path = variables.get("PYTHONPATH").map_or(hook.clone(), |present| format!("{hook}:{present}"));
-    variables.insert("PYTHONPATH".into(), python_path);
-    let mut mounts = workloads::shared_mounts(app, &environment);
-    mounts.push(Mount { source: opt_ml, target: PathBuf::from("/opt/ml"), access: Access::ReadWrite });
-    mounts.extend(channels.mounts);
-    mounts.extend(synchronised);
-    Ok(Ok(WorkloadSpec {
-        id: id.to_owned(),
-        command: prepared.command,
-        environment: variables,
-        working_directory: prepared.working_directory,
-        mounts,
-        feeds: channels.feeds,
-        log_path,
-        time_limit_seconds: Some(limit_seconds),
-        stop_grace_seconds: STOP_GRACE_SECONDS,
-        network: if attempt.request.enable_network_isolation == Some(true) {
-            Network::None
-        } else {
-            Network::Host
-        },
-        user: JobUser::Unprivileged,
-        confinement: Confinement::Bubblewrap,
-        hostname: HOST.into(),
-        limits: runner::Limits {
-            memory_bytes: Some(host.memory_bytes),
-            cpus: Some(host.cpus.ceil() as u32),
-            disk_bytes: volume_bytes(attempt),
-            ..runner::Limits::default()
-        },
-        required_locks: app.config.required_locks.clone(),
-        gpus: host.gpus.clone(),
-    }))
-}
-
-/// Space for what the job writes.
-fn volume_bytes(attempt: &Attempt<'_>) -> Option<u64> {
-    let resources = attempt.request.resource_config.as_ref()?;
-    u64::try_from(resources.volume_size_in_gb?).ok().map(|gib| gib << 30)
-}
-
-fn time_limit_seconds(attempt: &Attempt<'_>) -> u64 {
-    let condition = attempt.request.stopping_condition.as_ref();
+/// The longest time that a job may run.
+pub fn time_limit_seconds(request: &CreateTrainingJobInput) -> u64 {
+    let condition = request.stopping_condition.as_ref();
     // CreateTrainingJob requires it; a day is the service's default.
     condition
         .and_then(|condition| condition.max_runtime_in_seconds)

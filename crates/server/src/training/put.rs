@@ -134,6 +134,12 @@ impl Target<'_> {
         let is_made_of_it = i128::from(object.modified_at) * 1_000_000 == stamp.modified_at_ns;
         object.size == stamp.bytes && (is_put || is_made_of_it)
     }
+
+    /// Whether the object is of a file that was changed later than this one.
+    pub fn is_newer(object: &store::objects::Object, stamp: Stamp) -> bool {
+        let put = object.attributes.metadata.get(MODIFIED).and_then(|text| nanoseconds(text));
+        put.unwrap_or(i128::from(object.modified_at) * 1_000_000) > stamp.modified_at_ns
+    }
 }
 
 /// A file with holes may be larger than the disk.
@@ -151,6 +157,14 @@ fn seconds(nanoseconds: i128) -> String {
     format!("{whole}.{rest:09}")
 }
 
+/// The inverse of [`seconds`]; `None` for what somebody else wrote otherwise.
+fn nanoseconds(text: &str) -> Option<i128> {
+    let (whole, rest) = text.split_once('.').unwrap_or((text, "0"));
+    let whole: i128 = whole.parse().ok()?;
+    let rest: i128 = format!("{rest:0<9}").get(..9)?.parse().ok()?;
+    Some(whole * 1_000_000_000 + rest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +173,11 @@ mod tests {
     fn times_are_written_with_nanoseconds() {
         assert_eq!(seconds(1_700_000_000_000_000_001), "1700000000.000000001");
         assert_eq!(seconds(-1), "-1.999999999");
+        for at in [1_700_000_000_000_000_001, -1, 0] {
+            assert_eq!(nanoseconds(&seconds(at)), Some(at));
+        }
+        assert_eq!(nanoseconds("12.5"), Some(12_500_000_000));
+        assert_eq!(nanoseconds("yesterday"), None);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! What is kept of a training job beside its request: transitions, results, and why it failed.
 
+use runner::workload::Exit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::addresses::AddressRange;
+use super::hosts::host_name;
 use super::run_facts::RunFacts;
 use crate::capacity::Grant;
 
@@ -10,16 +13,23 @@ use crate::capacity::Grant;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainingRecord {
-    /// Id of the workload of the current attempt.
-    pub workload: Option<String>,
-    /// Name of its log stream.
-    pub log_stream: Option<String>,
     /// Queue by the tag `modelyard:queue` of the request.
     pub queue: String,
     /// Priority by the tag `modelyard:priority` of the request; higher goes first.
     pub priority: i32,
-    /// What each host may use, once the job was admitted.
+    /// What each host may use, once the job was admitted; in the order of the hosts.
     pub grant: Grant,
+    /// The hosts of the current attempt, `algo-1` first.
+    pub hosts: Vec<HostRecord>,
+    /// Where they are reached.
+    pub addresses: Option<AddressRange>,
+    /// The host whose failure ended the others.
+    pub first_failed_host: Option<String>,
+    /// How releases before 0.2 wrote the one host down; read, and never written.
+    #[serde(skip_serializing)]
+    workload: Option<String>,
+    #[serde(skip_serializing)]
+    log_stream: Option<String>,
     /// Secondary statuses, oldest first; the last one is the current.
     pub transitions: Vec<Transition>,
     /// When user code began to run, milliseconds since 1970.
@@ -34,7 +44,25 @@ pub struct TrainingRecord {
     pub failure: Option<FailureCard>,
     /// The checkpoint that could not be stored, for which the job is being ended.
     pub checkpoint_failure: Option<String>,
-    /// How its workload was kept in, and what it used; open while it runs.
+}
+
+/// One host of a job: a workload of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// For example `algo-1`.
+    pub name: String,
+    /// Id of its workload.
+    pub workload: String,
+    /// Name of its log stream.
+    pub log_stream: String,
+    /// How it ended.
+    #[serde(default)]
+    pub exit: Option<Exit>,
+    /// When it ended, milliseconds since 1970.
+    #[serde(default)]
+    pub ended_at: Option<i64>,
+    /// How it was kept in, and what it used; open while it runs.
+    #[serde(default)]
     pub run: Option<RunFacts>,
 }
 
@@ -70,6 +98,9 @@ pub struct FailureCard {
     pub cause: String,
     /// One sentence, at most 1,024 characters, as `FailureReason` shows it.
     pub reason: String,
+    /// The host that failed first, of a job of several hosts; the rest of the card is about it.
+    #[serde(default)]
+    pub first_failed_host: Option<String>,
     /// Exit code of the user's program.
     pub exit_code: Option<i32>,
     /// Signal that ended it, by name.
@@ -88,6 +119,7 @@ impl FailureCard {
         FailureCard {
             cause: cause.into(),
             reason: shorten(reason.into()),
+            first_failed_host: None,
             exit_code: None,
             signal: None,
             traceback: None,
@@ -108,7 +140,19 @@ impl TrainingRecord {
     /// # Errors
     /// When it is damaged.
     pub fn read(document: &Value) -> store::Result<TrainingRecord> {
-        Ok(TrainingRecord::deserialize(document)?)
+        let mut record = TrainingRecord::deserialize(document)?;
+        if let (Some(workload), true) = (record.workload.take(), record.hosts.is_empty()) {
+            let log_stream = record.log_stream.take().unwrap_or_default();
+            record.hosts.push(HostRecord {
+                name: host_name(0),
+                workload,
+                log_stream,
+                exit: None,
+                ended_at: None,
+                run: None,
+            });
+        }
+        Ok(record)
     }
 
     /// The document to store.
@@ -136,5 +180,23 @@ impl TrainingRecord {
     /// The current secondary status.
     pub fn secondary_status(&self) -> &str {
         self.transitions.last().map_or("Starting", |transition| &transition.status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_an_earlier_release_has_one_host() {
+        let document =
+            serde_json::json!({"workload": "job-1", "log_stream": "job/algo-1-1", "transitions": []});
+        let record = TrainingRecord::read(&document).unwrap();
+        let host = &record.hosts[0];
+        assert_eq!(
+            (host.name.as_str(), host.workload.as_str(), host.log_stream.as_str()),
+            ("algo-1", "job-1", "job/algo-1-1")
+        );
+        assert_eq!(TrainingRecord::read(&record.to_document()).unwrap().hosts, record.hosts);
     }
 }

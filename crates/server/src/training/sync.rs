@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use runner::tree::{Scan, Stamp, Tree};
 use runner::workload::{Access, Mount};
-use store::objects::{Export, ExportedObject};
+use store::objects::{Export, ExportedObject, Object};
 
 use super::attempt::Attempt;
 use super::put::{Growing, PutError, Target};
-use super::record::FailureCard;
+use super::record::{FailureCard, HostRecord};
 use super::{bucket_and_key, prepare};
 
 /// Where checkpoints lie when the request does not say.
@@ -50,15 +50,19 @@ struct Folder {
     mount: Option<Mount>,
     bucket: String,
     prefix: String,
+    /// The log of the host.
+    log_stream: String,
+    /// Whether other hosts keep a folder of their own under the same prefix.
+    is_shared: bool,
 }
 
 /// Restores checkpoints and makes the folders; returns what is to be mounted.
 ///
 /// # Errors
 /// A text for the failure card.
-pub async fn restore(attempt: &Attempt<'_>, id: &str) -> Result<Vec<Mount>, String> {
+pub async fn restore(attempt: &Attempt<'_>, host: &HostRecord) -> Result<Vec<Mount>, String> {
     let mut mounts = Vec::new();
-    for folder in folders(attempt, id) {
+    for folder in folders(attempt, std::slice::from_ref(host)) {
         let path = folder.base.join(&folder.relative);
         tokio::fs::create_dir_all(&path)
             .await
@@ -73,10 +77,10 @@ pub async fn restore(attempt: &Attempt<'_>, id: &str) -> Result<Vec<Mount>, Stri
     Ok(mounts)
 }
 
-/// Keeps the job's folders in S3 for as long as it is polled; returns only when a checkpoint cannot be stored, with a text
+/// Keeps the folders of all hosts in S3 for as long as it is polled; returns only when a checkpoint cannot be stored, with a text
 /// for the failure card.
-pub async fn keep(attempt: &Attempt<'_>, id: &str) -> String {
-    let folders = folders(attempt, id);
+pub async fn keep(attempt: &Attempt<'_>, hosts: &[HostRecord]) -> String {
+    let folders = folders(attempt, hosts);
     if folders.is_empty() {
         return std::future::pending().await;
     }
@@ -104,9 +108,9 @@ async fn keep_one(attempt: &Attempt<'_>, folder: Folder) -> String {
 }
 
 /// Puts what the ended job has left in its folders; returns the card of a job for which that cannot be done.
-pub async fn finish(attempt: &Attempt<'_>, id: &str) -> Option<FailureCard> {
+pub async fn finish(attempt: &Attempt<'_>, hosts: &[HostRecord]) -> Option<FailureCard> {
     let mut card = None;
-    for folder in folders(attempt, id) {
+    for folder in folders(attempt, hosts) {
         if let Err(text) = Sync::new(attempt, &folder).round(true).await {
             let cause = if folder.kind == Kind::Checkpoints { "checkpoint" } else { "output" };
             card.get_or_insert_with(|| FailureCard::new(cause, text));
@@ -115,7 +119,12 @@ pub async fn finish(attempt: &Attempt<'_>, id: &str) -> Option<FailureCard> {
     card
 }
 
-fn folders(attempt: &Attempt<'_>, id: &str) -> Vec<Folder> {
+fn folders(attempt: &Attempt<'_>, hosts: &[HostRecord]) -> Vec<Folder> {
+    hosts.iter().flat_map(|host| folders_of(attempt, host, hosts.len() > 1)).collect()
+}
+
+fn folders_of(attempt: &Attempt<'_>, host: &HostRecord, is_shared: bool) -> Vec<Folder> {
+    let id = &host.workload;
     let request = &attempt.request;
     let mut folders = Vec::new();
     let mut add = |kind, uri: &str, suffix: &str, local: Option<&str>, default: &str| {
@@ -135,7 +144,8 @@ fn folders(attempt: &Attempt<'_>, id: &str) -> Vec<Folder> {
         };
         let key = format!("{}{suffix}", key.trim_end_matches('/'));
         let prefix = if key.is_empty() { key } else { format!("{}/", key.trim_start_matches('/')) };
-        folders.push(Folder { kind, base, relative, mount, bucket: bucket.to_owned(), prefix });
+        let (bucket, log_stream) = (bucket.to_owned(), host.log_stream.clone());
+        folders.push(Folder { kind, base, relative, mount, bucket, prefix, log_stream, is_shared });
     };
     if let Some(config) = &request.checkpoint_config {
         add(Kind::Checkpoints, &config.s3_uri, "", config.local_path.as_deref(), CHECKPOINTS);
@@ -298,18 +308,21 @@ impl<'a> Sync<'a> {
             let rows = rows.map_err(|error| {
                 format!("{}s3://{}/{}: {error}.", self.subject(), self.target.bucket, self.target.prefix)
             })?;
+            // What another host stored later is not replaced by an older file of this one.
+            let is_kept = |row: &Object, stamp: Stamp| {
+                Target::is_stored(row, stamp) || self.folder.is_shared && Target::is_newer(row, stamp)
+            };
             let same = known
                 .into_iter()
                 .zip(rows)
-                .filter(|((_, stamp), row)| row.as_ref().is_some_and(|row| Target::is_stored(row, *stamp)));
+                .filter(|((_, stamp), row)| row.as_ref().is_some_and(|row| is_kept(row, *stamp)));
             stored.extend(same.map(|((path, stamp), _)| (path.clone(), *stamp)));
         }
         Ok(stored)
     }
 
     async fn say(&self, text: &str) {
-        let stream = self.attempt.stream().await;
-        self.attempt.log(&stream).line(&format!("modelyard: {text}")).await;
+        self.attempt.log(&self.folder.log_stream).line(&format!("modelyard: {text}")).await;
     }
 }
 

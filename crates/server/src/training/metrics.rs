@@ -1,0 +1,42 @@
+//! Metrics that a job prints.
+
+use std::collections::BTreeMap;
+
+use runner::contract::MetricScraper;
+
+use super::attempt::Attempt;
+use super::record::{FinalMetric, HostRecord};
+
+/// Reads the metrics of the job's definitions from the logs of its hosts; of several hosts, the latest value counts.
+pub async fn final_metrics(attempt: &Attempt<'_>, hosts: &[HostRecord]) -> Vec<FinalMetric> {
+    let specification = attempt.request.algorithm_specification.as_ref();
+    let definitions: Vec<(String, String)> = specification
+        .and_then(|specification| specification.metric_definitions.as_ref())
+        .map(|definitions| definitions.iter().map(|one| (one.name.clone(), one.regex.clone())).collect())
+        .unwrap_or_default();
+    if definitions.is_empty() {
+        return Vec::new();
+    }
+    let mut last: BTreeMap<String, FinalMetric> = BTreeMap::new();
+    for host in hosts {
+        let mut scraper = match MetricScraper::new(&definitions) {
+            Ok(scraper) => scraper,
+            // CreateTrainingJob refused what does not compile; a stored one from elsewhere gives no metrics.
+            Err(error) => {
+                tracing::warn!(job = attempt.work.key.name, %error, "metric definitions cannot be used");
+                return Vec::new();
+            }
+        };
+        let fed = attempt.log(&host.log_stream).each(|at, line| scraper.feed(at, line)).await;
+        if let Err(error) = fed {
+            tracing::error!(job = attempt.work.key.name, error, "the log could not be read for metrics");
+        }
+        for (name, value, at) in scraper.final_values() {
+            if last.get(&name).is_none_or(|known| known.at <= at) {
+                last.insert(name.clone(), FinalMetric { name, value, at });
+            }
+        }
+    }
+    let named = definitions.iter().filter_map(|(name, _)| last.remove(name));
+    named.collect()
+}
