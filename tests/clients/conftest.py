@@ -228,6 +228,7 @@ class Jobs:
             **request.pop("HyperParameters", {}),
         }
         specification = {"TrainingImage": BASE_IMAGE, "TrainingInputMode": "File", **request.pop("AlgorithmSpecification", {})}
+        resources = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10}
         output = request.pop("OutputDataConfig", {"S3OutputPath": f"s3://{self.bucket}/models"})
         self.sagemaker.create_training_job(
             TrainingJobName=name,
@@ -235,7 +236,7 @@ class Jobs:
             RoleArn=self.role,
             HyperParameters=parameters,
             OutputDataConfig=output,
-            ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
+            ResourceConfig=request.pop("ResourceConfig", resources),
             StoppingCondition={"MaxRuntimeInSeconds": seconds},
             **request,
         )

@@ -150,6 +150,9 @@ async fn show(client: &Client, name: &str, format: Format) -> Result<(), String>
 
 fn show_card(card: &FailureCard) {
     output::line("\nWhy it failed:");
+    if let Some(host) = &card.first_failed_host {
+        output::line(&format!("  First failed host: {host}"));
+    }
     output::line(&format!("  {}", card.reason.replace('\n', "\n  ")));
     if let Some(traceback) = &card.traceback {
         output::line("\nTraceback:");

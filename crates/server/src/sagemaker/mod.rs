@@ -10,6 +10,7 @@ mod records;
 pub mod runtime;
 pub mod search;
 pub mod tags;
+mod training_hosts;
 mod training_inputs;
 pub mod training_jobs;
 

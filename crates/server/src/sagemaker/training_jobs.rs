@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use store::resources::Resource;
 
 use super::kinds::TRAINING_JOB;
-use super::{fields, listing, records, training_inputs};
+use super::{fields, listing, records, training_hosts, training_inputs};
 use crate::training::admission;
 use crate::training::record::TrainingRecord;
 use crate::{Cx, Error, Registry, Result};
@@ -41,6 +41,7 @@ const HONOURED: &[&str] = &[
     "InputDataConfig.DataSource.S3DataSource.S3Uri",
     "InputDataConfig.DataSource.S3DataSource.S3DataDistributionType",
     "InputDataConfig.DataSource.S3DataSource.AttributeNames",
+    "InputDataConfig.DataSource.S3DataSource.InstanceGroupNames",
     "InputDataConfig.ContentType",
     "InputDataConfig.CompressionType",
     "InputDataConfig.RecordWrapperType",
@@ -50,6 +51,7 @@ const HONOURED: &[&str] = &[
     "OutputDataConfig.CompressionType",
     "ResourceConfig.InstanceType",
     "ResourceConfig.InstanceCount",
+    "ResourceConfig.InstanceGroups.**",
     "ResourceConfig.VolumeSizeInGB",
     "StoppingCondition.MaxRuntimeInSeconds",
     "CheckpointConfig.S3Uri",
@@ -90,15 +92,7 @@ fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
     if specification["TrainingImage"].is_null() {
         return Err(Error::Validation("AlgorithmSpecification.TrainingImage must be given.".into()));
     }
-    let resources = &raw["ResourceConfig"];
-    if resources["InstanceType"].is_null() || resources["InstanceCount"].is_null() {
-        return Err(Error::Validation(
-            "ResourceConfig.InstanceType and ResourceConfig.InstanceCount must be given.".into(),
-        ));
-    }
-    if resources["InstanceCount"] != 1 {
-        return Err(Error::field("ResourceConfig.InstanceCount above 1"));
-    }
+    training_hosts::check(raw, input)?;
     if input.stopping_condition.as_ref().is_none_or(|condition| condition.max_runtime_in_seconds.is_none()) {
         return Err(Error::Validation("StoppingCondition.MaxRuntimeInSeconds must be given.".into()));
     }

@@ -4,5 +4,6 @@ mod capacity;
 mod endpoints;
 mod models;
 mod search;
+mod training_hosts;
 mod training_inputs;
 mod training_jobs;

@@ -83,7 +83,10 @@ async fn what_is_not_honoured_is_refused_by_name() {
             |job| job["VpcConfig"] = json!({"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}),
             "VpcConfig",
         ),
-        (|job| job["ResourceConfig"]["InstanceCount"] = json!(2), "InstanceCount"),
+        (
+            |job| job["EnableInterContainerTrafficEncryption"] = json!(true),
+            "EnableInterContainerTrafficEncryption",
+        ),
         (|job| job["OutputDataConfig"]["KmsKeyId"] = json!("key"), "KmsKeyId"),
         (
             |job| {
