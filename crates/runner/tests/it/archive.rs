@@ -478,7 +478,7 @@ fn directories_of_several_hosts_become_one() {
         made.conflicts.iter().map(|one| (one.path.to_str().unwrap(), one.kept, one.left_out)).collect();
     assert_eq!(conflicts, [("deep/longer", 0, 1), ("kind", 0, 1), ("other", 0, 1)]);
     let target = tempfile::tempdir().unwrap();
-    runner::archive::extract_tar_gz(&packed[..], target.path(), runner::archive::Limits::default()).unwrap();
+    extract_tar_gz(&packed[..], target.path(), Limits::default()).unwrap();
     let read = |name: &str| fs::read_to_string(target.path().join(name)).unwrap();
     for (name, text) in [
         ("same", "a"),
