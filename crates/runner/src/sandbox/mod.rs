@@ -24,6 +24,7 @@ pub use probe::{SandboxReport, SandboxState, probe};
 use crate::cgroup::ControlGroup;
 use crate::exec_as::{self, InitOptions};
 use crate::executor::ExecutorSettings;
+use crate::feed::Feeder;
 use crate::limits::EffectiveLimits;
 use crate::locks::landlock::{Places, SCRATCH_PLACES, SYSTEM_PLACES};
 use crate::supervisor::directory::Assignment;
@@ -43,6 +44,8 @@ pub(crate) struct Launch {
     pub inherited: Vec<OwnedFd>,
     /// How the pid of the job's first process is learnt.
     pub job_pid: JobPid,
+    /// What feeds its streams.
+    pub feeders: Vec<Feeder>,
 }
 
 /// How the pid of the job's first process is learnt.
@@ -296,7 +299,7 @@ fn confined(
         // This process has one thread and starts one child, so nobody else can inherit them.
         rustix::io::fcntl_setfd(handle, FdFlags::empty()).map_err(|e| text(e.into()))?;
     }
-    Ok(Launch { command, inherited, job_pid: JobPid::Announced(pid_reader) })
+    Ok(Launch { command, inherited, job_pid: JobPid::Announced(pid_reader), feeders: Vec::new() })
 }
 
 fn unconfined(
@@ -345,7 +348,7 @@ fn unconfined(
         .current_dir(&spec.working_directory)
         .arg(exec_as::SUBCOMMAND)
         .args(options.to_arguments());
-    Ok(Launch { command, inherited: Vec::new(), job_pid: JobPid::Child })
+    Ok(Launch { command, inherited: Vec::new(), job_pid: JobPid::Child, feeders: Vec::new() })
 }
 
 /// The job's environment, with the few variables without which programs fail.

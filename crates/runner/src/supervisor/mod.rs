@@ -146,10 +146,9 @@ fn run(directory: &WorkloadDirectory, assignment: &Assignment, attempt: Attempt)
     let watchdog = Watchdog::start(limits, disk);
     let report = match sandbox::prepare(assignment, directory.path(), watchdog.limits(), &group) {
         Err(text) => not_launched(text, false),
-        Ok(launch) => {
-            match watch::Watch::launch(
-                directory, assignment, attempt, control, &group, watchdog, launch, feeders,
-            ) {
+        Ok(mut launch) => {
+            launch.feeders = feeders;
+            match watch::Watch::launch(directory, assignment, attempt, control, &group, watchdog, launch) {
                 Ok(watch) => watch.until_the_end(),
                 Err(text) => {
                     // The failure may have come after the process.

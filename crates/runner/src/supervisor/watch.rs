@@ -19,7 +19,7 @@ use super::output::LogFile;
 use super::watchdog::Watchdog;
 use crate::cgroup::ControlGroup;
 use crate::exec_as::{GO, InitMessage, Readiness};
-use crate::feed::{Feeder, Feeds};
+use crate::feed::Feeds;
 use crate::limits::LimitEvent;
 use crate::locks::{LockReport, namespaces, unmet};
 use crate::sandbox::{JobPid, Launch, announced_pid};
@@ -102,7 +102,6 @@ impl<'a> Watch<'a> {
         group: &'a ControlGroup,
         watchdog: Watchdog,
         launch: Launch,
-        feeders: Vec<Feeder>,
     ) -> Result<Self, String> {
         let spec = &assignment.spec;
         let text = |error: io::Error| format!("The job's process cannot be set up: {error}.");
@@ -114,7 +113,7 @@ impl<'a> Watch<'a> {
         let (init, init_of_job) = UnixStream::pair().map_err(text)?;
         init.set_nonblocking(true).map_err(text)?;
 
-        let Launch { mut command, inherited, job_pid } = launch;
+        let Launch { mut command, inherited, job_pid, feeders } = launch;
         command
             .stdin(Stdio::from(OwnedFd::from(init_of_job)))
             .stdout(Stdio::from(output_of_job.try_clone().map_err(text)?))
