@@ -107,6 +107,28 @@ def send(server, method, target, headers=None, data=b"", keys=None, sign_as=None
     return send_unsigned(server, method, target, dict(request.headers), data)
 
 
+def send_signed_chunks(server, target, headers, chunks, forge=None):
+    """Puts a body in signed chunks; `forge` is the number of a chunk that is changed after it was signed."""
+    connection = server.connection
+    credentials = Credentials(connection["access_key_id"], connection["secret_access_key"])
+    request = AWSRequest("PUT", server.endpoint + target, headers=dict(headers))
+
+    class Auth(S3SigV4Auth):
+        def payload(self, request):
+            return "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+
+    auth = Auth(credentials, "s3", "us-east-1")
+    auth.add_auth(request)
+    signature = request.headers["Authorization"].rpartition("Signature=")[2]
+    empty, stream = hashlib.sha256(b"").hexdigest(), b""
+    for number, chunk in enumerate([*chunks, b""]):
+        lines = ["AWS4-HMAC-SHA256-PAYLOAD", request.headers["X-Amz-Date"], auth.credential_scope(request), signature, empty]
+        signature = auth.signature("\n".join([*lines, hashlib.sha256(chunk).hexdigest()]), request)
+        sent = chunk[::-1] if number == forge else chunk
+        stream += b"%x;chunk-signature=%s\r\n%s\r\n" % (len(sent), signature.encode(), sent)
+    return send_unsigned(server, "PUT", target, dict(request.headers), stream)
+
+
 def send_unsigned(server, method, target, headers=None, data=b""):
     split = urlsplit(server.endpoint)
     link = http.client.HTTPConnection(split.hostname, split.port, timeout=30)

@@ -11,7 +11,7 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
-from s3_tools import CHECKSUMS, MIB, body, bucket, checksum, other_account, refused, s3, send  # noqa: F401 (fixtures)
+from s3_tools import CHECKSUMS, MIB, body, bucket, checksum, other_account, refused, s3, send, send_signed_chunks  # noqa: F401 (fixtures)
 
 
 def test_objects_of_any_size_round_trip(s3, bucket):
@@ -221,6 +221,18 @@ def test_checksums_in_trailers(server, s3, bucket, algorithm):
     assert (answer.status, answer.code) == (400, "BadDigest")
     answer = put("", trailer=False)
     assert (answer.status, answer.code) == (400, "MalformedTrailerError")
+
+
+def test_signed_chunks(server, s3, bucket):
+    """What SDKs send that sign each chunk of a stream; a chunk that was changed on the way is refused."""
+    data = os.urandom(70_000)
+    headers = {"Content-Encoding": "aws-chunked", "X-Amz-Decoded-Content-Length": str(len(data))}
+    answer = send_signed_chunks(server, f"/{bucket}/chunks", headers, [data[:65_536], data[65_536:]])
+    assert answer.status == 200, answer.body
+    assert body(s3, bucket, "chunks") == data
+    answer = send_signed_chunks(server, f"/{bucket}/chunks", headers, [data[:65_536], data[65_536:]], forge=1)
+    assert (answer.status, answer.code) == (403, "SignatureDoesNotMatch")
+    assert body(s3, bucket, "chunks") == data
 
 
 def test_the_sdk_computes_checksums(server, bucket):

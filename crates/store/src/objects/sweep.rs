@@ -129,3 +129,25 @@ async fn sweep_versions(database: &Database, folder: &Path, under_way: &UnderWay
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_version_without_a_row_stays_while_it_is_under_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("test.db")).unwrap();
+        let bucket = folder.path().join("bucket");
+        let version = bucket.join("folder/key@0123456789abcdef0123456789abcdef");
+        std::fs::create_dir_all(bucket.join("folder")).unwrap();
+        std::fs::write(&version, b"x").unwrap();
+        let under_way = UnderWay::default();
+        let spared = under_way.spare(version.clone());
+        sweep_versions(&database, &bucket, &under_way).await.unwrap();
+        assert!(version.exists());
+        drop(spared);
+        sweep_versions(&database, &bucket, &under_way).await.unwrap();
+        assert!(!version.exists());
+    }
+}

@@ -96,6 +96,18 @@ async fn a_marker_that_is_a_key_does_not_hide_what_it_begins() {
 }
 
 #[tokio::test]
+async fn a_marker_below_a_fold_hides_only_what_is_before_it() {
+    let objects = Objects::open().await;
+    objects.put("a/b/c", b"").await;
+    for (marker, wanted) in [("a/b/", vec!["a/".to_owned()]), ("a/b/c", vec![]), ("a/", vec![])] {
+        let start = Some(Bound::after(marker, "", Some("/")));
+        let list = ListObjects { delimiter: Some("/".into()), start, limit: 10, ..ListObjects::default() };
+        let page = objects.store.list(ACCOUNT, BUCKET, list).await.unwrap();
+        assert_eq!(page.common_prefixes, wanted, "after {marker}");
+    }
+}
+
+#[tokio::test]
 async fn a_list_starts_after_a_key_that_need_not_exist() {
     let objects = Objects::open().await;
     for key in ["a", "b", "c"] {
