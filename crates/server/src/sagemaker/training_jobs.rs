@@ -117,12 +117,11 @@ async fn describe_training_job(cx: Cx, input: DescribeTrainingJobInput) -> Resul
     let resource = records::find(&cx, TRAINING_JOB, &input.training_job_name).await?;
     let record = TrainingRecord::read(&resource.document)?;
     let mut shown = description(&resource, &record);
-    if let Some(reason) = cx.state.capacity.waits_for(&resource.key) {
-        if let Some(current) =
+    if let Some(reason) = cx.state.capacity.waits_for(&resource.key)
+        && let Some(current) =
             shown["SecondaryStatusTransitions"].as_array_mut().and_then(|all| all.last_mut())
-        {
-            current["StatusMessage"] = reason.into();
-        }
+    {
+        current["StatusMessage"] = reason.into();
     }
     records::described(&resource, shown)
 }

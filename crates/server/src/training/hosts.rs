@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn request(resources: serde_json::Value, channels: serde_json::Value) -> CreateTrainingJobInput {
+    fn request(resources: &serde_json::Value, channels: &serde_json::Value) -> CreateTrainingJobInput {
         serde_json::from_value(json!({
             "TrainingJobName": "job", "RoleArn": "arn:aws:iam::123456789012:role/R",
             "OutputDataConfig": {"S3OutputPath": "s3://b/"},
@@ -144,11 +144,11 @@ mod tests {
     fn hosts_are_numbered_through_the_groups_that_share_a_channel() {
         let source = |names: &[&str]| json!({"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/p", "InstanceGroupNames": names}});
         let request = request(
-            json!({"VolumeSizeInGB": 1, "InstanceGroups": [
+            &json!({"VolumeSizeInGB": 1, "InstanceGroups": [
                 {"InstanceGroupName": "train", "InstanceType": "ml.m5.large", "InstanceCount": 2},
                 {"InstanceGroupName": "data", "InstanceType": "ml.c5.large", "InstanceCount": 1},
             ]}),
-            json!([
+            &json!([
                 {"ChannelName": "all", "DataSource": source(&[])},
                 {"ChannelName": "data", "DataSource": source(&["data"])},
             ]),
@@ -170,8 +170,8 @@ mod tests {
     #[test]
     fn a_plain_job_has_one_group() {
         let request = request(
-            json!({"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}),
-            json!([]),
+            &json!({"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}),
+            &json!([]),
         );
         let groups = groups(&request);
         assert_eq!((groups.len(), groups[0].name.as_str(), count(&groups)), (1, HOMOGENEOUS_GROUP, 2));

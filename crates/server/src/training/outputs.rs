@@ -86,7 +86,7 @@ async fn put_trees(
             if let Some((other, earlier)) = put.get(&path) {
                 let (one, other, name) = (tree.clone(), other.clone(), path.clone());
                 let same = tokio::task::spawn_blocking(move || {
-                    Ok::<_, std::io::Error>(runner::archive::is_same(one.file(&name)?, other.file(&name)?)?)
+                    runner::archive::is_same(one.file(&name)?, other.file(&name)?)
                 });
                 if !same.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))? {
                     attempt.log(&hosts[0].log_stream).line(&conflict(&path, host, earlier)).await;
