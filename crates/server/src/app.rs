@@ -9,6 +9,7 @@ use runner::catalogue::Catalogue;
 use runner::environment::Environments;
 use runner::executor::Executor;
 use store::logs::LogStore;
+use store::metrics::{MetricSink, MetricStore};
 use store::objects::ObjectStore;
 use store::{Clock, Database};
 use wire::Body;
@@ -17,7 +18,9 @@ use crate::capacity::{Capacity, Machine};
 use crate::config::Config;
 use crate::data_dir::Connection;
 use crate::endpoints::EndpointController;
+use crate::exposition::Sizes;
 use crate::identity::Identity;
+use crate::requests::Requests;
 use crate::training::TrainingDriver;
 
 /// Everything the handlers share.
@@ -32,6 +35,14 @@ pub struct App {
     pub objects: Arc<ObjectStore>,
     /// Log groups and streams.
     pub logs: Arc<LogStore>,
+    /// Metrics.
+    pub metrics: Arc<MetricStore>,
+    /// Takes the server's own measurements without making anybody wait.
+    pub metric_sink: MetricSink,
+    /// Counts of requests.
+    pub requests: Arc<Requests>,
+    /// Sizes that are looked up now and then.
+    pub sizes: Sizes,
     /// Accounts, keys, sessions.
     pub identity: Identity,
     /// Which image means what.
@@ -96,6 +107,9 @@ impl App {
             .map_err(|error| text(&error))?;
         let logs = LogStore::open(database.clone(), directory("logs"), clock.clone())
             .map_err(|error| text(&error))?;
+        let metrics = MetricStore::open(database.clone(), directory("metrics"), clock.clone())
+            .map_err(|error| text(&error))?;
+        let metrics = Arc::new(metrics);
         let identity = Identity::open(database.clone(), clock.clone()).await.map_err(|error| text(&error))?;
         let connection = Connection {
             endpoint: parts.endpoint,
@@ -118,6 +132,10 @@ impl App {
             database,
             objects: Arc::new(objects),
             logs: Arc::new(logs),
+            metric_sink: MetricSink::start(metrics.clone()),
+            metrics,
+            requests: Arc::default(),
+            sizes: Sizes::default(),
             identity,
             catalogue,
             environments,
@@ -128,6 +146,7 @@ impl App {
         app.endpoints.resume().await.map_err(|error| text(&error))?;
         app.training.resume(&app.database).await.map_err(|error| text(&error))?;
         app.training.start();
+        crate::monitoring::expire_daily(&app);
         Ok(app)
     }
 }
@@ -150,7 +169,7 @@ pub fn router(app: &Arc<App>) -> Router {
         app.config.region.clone(),
     );
     let clock = app.clock.clone();
-    let own = app.clone();
+    let (own, requests) = (app.clone(), app.requests.clone());
     let front = Arc::new(wire::Front {
         state: app.clone(),
         registry: registry(),
@@ -160,6 +179,7 @@ pub fn router(app: &Arc<App>) -> Router {
         services: SERVICES.as_slice(),
         s3,
         own: Arc::new(move |request| Box::pin(crate::own::answer(own.clone(), request))),
+        observe: Arc::new(move |one| requests.count(one)),
         body_limit_bytes: 16 * 1024 * 1024,
         own_values: app.config.capacity.instance_types.keys().cloned().collect(),
     });
@@ -176,7 +196,9 @@ pub fn registry() -> crate::Registry {
     crate::sts::routes(&mut registry);
     crate::iam::routes(&mut registry);
     crate::logs::routes(&mut registry);
+    crate::monitoring::routes(&mut registry);
     crate::autoscaling::routes(&mut registry);
     crate::own_service::routes(&mut registry);
+    crate::events::list::routes(&mut registry);
     registry
 }

@@ -32,6 +32,10 @@ pub struct Config {
     pub job_user_id: u32,
     /// Locks without which no user code runs.
     pub required_locks: Vec<Lock>,
+    /// What a scrape of `/_modelyard/metrics` must bring; without one, only this machine may ask.
+    pub metrics_token: Option<String>,
+    /// Days that metrics are kept.
+    pub metrics_retention_days: u32,
     /// Variables that environment builds see, such as `PIP_INDEX_URL`.
     pub build_environment: BTreeMap<String, String>,
     /// Folders that are searched for programs (`uv`, `python3.11`, `bwrap`).
@@ -90,6 +94,9 @@ pub struct ServeFlags {
     /// Most training jobs that run at once [default: the number of CPUs]
     #[arg(long, value_name = "N", env = "MODELYARD_PARALLEL_JOBS")]
     pub parallel_jobs: Option<usize>,
+    /// Token that a scrape of /_modelyard/metrics must bring; without one, only this machine may ask
+    #[arg(long, value_name = "TOKEN", env = "MODELYARD_METRICS_TOKEN", hide_env_values = true)]
+    pub metrics_token: Option<String>,
 }
 
 /// The settings file; a key that is not listed here is an error.
@@ -107,6 +114,8 @@ struct File {
     job_user_id: Option<u32>,
     capacity: CapacitySettings,
     required_locks: Vec<String>,
+    metrics_token: Option<String>,
+    metrics_retention_days: Option<u32>,
 }
 
 /// Default port; `modelyard env` needs no flag when it is used.
@@ -165,7 +174,22 @@ impl Config {
         let required_locks =
             file.required_locks.iter().map(|name| name.parse()).collect::<Result<_, String>>();
         let required_locks = required_locks.map_err(|text| ConfigError(format!("required_locks: {text}")))?;
+        let metrics_token = flags.metrics_token.clone().or(file.metrics_token);
+        if metrics_token.as_ref().is_some_and(String::is_empty) {
+            return Err(ConfigError(
+                "metrics_token must not be empty; leave it out to show metrics to this machine only".into(),
+            ));
+        }
+        let metrics_retention_days =
+            file.metrics_retention_days.unwrap_or(store::metrics::DEFAULT_RETENTION_DAYS);
+        if metrics_retention_days < 15 {
+            return Err(ConfigError(
+                "metrics_retention_days must be at least 15: samples may come two weeks late".into(),
+            ));
+        }
         Ok(Config {
+            metrics_token,
+            metrics_retention_days,
             listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             region,
             account,

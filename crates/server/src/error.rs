@@ -108,7 +108,7 @@ impl wire::IntoError for Error {
         let message = self.to_string();
         let (code, status, message): (&'static str, u16, String) = match self {
             Error::Validation(_) => match service.id {
-                "sts" | "iam" | "sagemaker-runtime" => ("ValidationError", 400, message),
+                "sts" | "iam" | "cloudwatch" | "sagemaker-runtime" => ("ValidationError", 400, message),
                 "logs" => ("InvalidParameterException", 400, message),
                 _ => ("ValidationException", 400, message),
             },
@@ -138,7 +138,7 @@ impl wire::IntoError for Error {
                 _ => ("AccessDeniedException", 400, message),
             },
             Error::NotImplemented(_) => match service.id {
-                "sts" | "iam" => ("ValidationError", 400, message),
+                "sts" | "iam" | "cloudwatch" => ("ValidationError", 400, message),
                 "logs" => ("InvalidParameterException", 400, message),
                 _ => ("ValidationException", 400, message),
             },

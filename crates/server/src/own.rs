@@ -1,4 +1,4 @@
-//! Our own paths under `/_modelyard/`: readiness for load balancers and scripts.
+//! Our own paths under `/_modelyard/`: readiness for load balancers and scripts, metrics for Prometheus.
 
 use std::sync::Arc;
 
@@ -7,8 +7,11 @@ use wire::Body;
 
 use crate::app::App;
 
-/// Answers `GET /_modelyard/health`.
+/// Answers `GET /_modelyard/health` and `GET /_modelyard/metrics`.
 pub async fn answer(app: Arc<App>, request: Request<Body>) -> Response<Body> {
+    if request.uri().path() == "/_modelyard/metrics" {
+        return crate::exposition::answer(&app, &request).await;
+    }
     let (status, body) = match request.uri().path() {
         "/_modelyard/health" => match app.database.read(|session| session.accounts()).await {
             Ok(_) => {

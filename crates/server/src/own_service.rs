@@ -19,7 +19,11 @@ pub static SERVICE: Service = Service {
     api_version: "2026-01-01",
     xml_namespace: None,
     protocols: &[Protocol::Json11],
-    operations: &[operation("DescribeFailure", 0, 2), operation("DescribeRun", 0, 4)],
+    operations: &[
+        operation("DescribeFailure", 0, 2),
+        operation("DescribeRun", 0, 4),
+        operation("ListEvents", 6, 9),
+    ],
     shapes: &[
         structure("DescribeFailureInput", &[member("TrainingJobName", 1, true)]),
         Shape {
@@ -30,6 +34,11 @@ pub static SERVICE: Service = Service {
         Shape { name: "FailureCard", kind: Kind::Document },
         structure("DescribeRunOutput", &[member("Hosts", 5, false)]),
         Shape { name: "RunFacts", kind: Kind::Document },
+        structure("ListEventsInput", &[member("After", 7, false), member("MaxResults", 8, false)]),
+        Shape { name: "Position", kind: Kind::Long { min: Some(0.0), max: None } },
+        Shape { name: "MaxResults", kind: Kind::Integer { min: Some(1.0), max: Some(1000.0) } },
+        structure("ListEventsOutput", &[member("Events", 10, false), member("Position", 7, false)]),
+        Shape { name: "Events", kind: Kind::Document },
     ],
 };
 

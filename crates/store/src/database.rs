@@ -17,6 +17,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0003_objects", include_str!("migrations/0003_objects.sql")),
     ("0004_logs", include_str!("migrations/0004_logs.sql")),
     ("0005_object_details", include_str!("migrations/0005_object_details.sql")),
+    ("0006_metrics", include_str!("migrations/0006_metrics.sql")),
 ];
 
 /// Most writes that share one commit.

@@ -1,11 +1,13 @@
-//! The resource kernel: schema, migrations, typed queries, the object store and the log store. The only crate with SQL.
+//! The resource kernel: schema, migrations, typed queries, and the stores of objects, logs and metrics. The only crate with SQL.
 
 pub mod clock;
 mod database;
 mod error;
+mod event_list;
 pub mod events;
 pub mod identity;
 pub mod logs;
+pub mod metrics;
 pub mod objects;
 pub mod resources;
 pub mod tags;

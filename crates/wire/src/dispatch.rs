@@ -107,13 +107,10 @@ pub(crate) fn by_head(
     parts: &Parts,
     protocol: Protocol,
 ) -> Result<Option<Call>, Lost> {
-    let mut candidates = candidates(services, signing_name)?;
+    let candidates = candidates(services, signing_name)?;
     match protocol {
         Protocol::Query => Ok(None),
-        Protocol::RpcV2Cbor => {
-            let service = candidates.next();
-            Err((service, Error::unsupported_protocol("rpc-v2-cbor")))
-        }
+        Protocol::RpcV2Cbor => by_rpc_path(candidates, parts).map(Some),
         Protocol::Json10 | Protocol::Json11 => by_target(candidates, parts, protocol).map(Some),
         Protocol::RestJson | Protocol::RestXml => by_path(candidates, signing_name, parts).map(Some),
     }
@@ -153,6 +150,30 @@ fn by_target(mut candidates: Candidates, parts: &Parts, protocol: Protocol) -> R
     match service.operation(name) {
         Some(operation) => Ok(Call { service, operation, protocol, labels: BTreeMap::new() }),
         None => lost(Some(service), Error::unknown_operation(protocol, service.id, name)),
+    }
+}
+
+/// Finds the operation of `/service/SERVICE/operation/OPERATION`, where SERVICE is the target prefix.
+fn by_rpc_path(mut candidates: Candidates, parts: &Parts) -> Result<Call, Lost> {
+    let protocol = Protocol::RpcV2Cbor;
+    let path = parts.uri.path();
+    let named = path.rsplit_once("/service/").and_then(|(_, rest)| rest.split_once("/operation/"));
+    let Some((prefix, name)) = named else {
+        return Err((None, Error::unknown_operation(protocol, "This endpoint", &format!("at {path}"))));
+    };
+    let Some(service) = candidates.find(|service| service.target_prefix == Some(prefix)) else {
+        return Err((None, Error::unknown_operation(protocol, "This endpoint", &format!("at {path}"))));
+    };
+    let lost = |error| Err((Some(service), error));
+    if !service.protocols.contains(&protocol) {
+        return lost(Error::unsupported_protocol("rpc-v2-cbor"));
+    }
+    if parts.method != http::Method::POST {
+        return lost(Error::serialization(format!("{name} must be sent with POST, not {}.", parts.method)));
+    }
+    match service.operation(name) {
+        Some(operation) => Ok(Call { service, operation, protocol, labels: BTreeMap::new() }),
+        None => lost(Error::unknown_operation(protocol, service.id, name)),
     }
 }
 

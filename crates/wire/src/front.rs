@@ -2,13 +2,14 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::model::Protocol;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use serde_json::Value;
 
 use crate::body::{self, ReadProblem};
@@ -26,6 +27,22 @@ pub type Responder = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Bo
 
 /// Longest body of a raw operation, such as InvokeEndpoint.
 pub const RAW_BODY_LIMIT_BYTES: usize = 25 * 1024 * 1024;
+
+/// What became of a request, for whoever counts them.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed<'a> {
+    /// Id of the service; empty where the request named none.
+    pub service: &'static str,
+    /// The operation, or the method of an S3 request; empty where the request named none.
+    pub operation: &'static str,
+    /// `OK`, the code of the error, or the status of an answer that a handler wrote by itself.
+    pub code: &'a str,
+    /// From the head of the request to the head of the answer.
+    pub elapsed: Duration,
+}
+
+/// Is told of every request but those to the server's own pages.
+pub type Observer = Arc<dyn Fn(Observed<'_>) + Send + Sync>;
 
 /// Turns any request into an answer.
 pub struct Front<S> {
@@ -45,6 +62,8 @@ pub struct Front<S> {
     pub s3: Responder,
     /// Answers paths under `/_modelyard/`.
     pub own: Responder,
+    /// Is told of every request.
+    pub observe: Observer,
     /// Longest body of an operation, also after decompression. Raw operations have [`RAW_BODY_LIMIT_BYTES`].
     pub body_limit_bytes: usize,
     /// Values that enumerations accept beyond those of the models, such as instance types of the user's own.
@@ -55,7 +74,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
     /// Answers a request. Never fails: an error is an answer, and a panic of a handler is an internal error.
     pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let request_id = uuid::Uuid::new_v4().to_string();
-        let started_ms = (self.now_ms)();
+        let started = Instant::now();
         let (parts, body) = request.into_parts();
         let mut reply = Reply::to(&parts, &request_id);
         // The layers may refuse a request before its body is read.
@@ -68,15 +87,29 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
             tracing::error!(request_id, panic = panic_text(panic.as_ref()), "a request ended in a panic");
             Err((None, Error::internal()))
         });
-        let mut response = answered.unwrap_or_else(|(service, error)| reply.error(service, &error));
+        let mut failed = None;
+        let mut response = answered.unwrap_or_else(|(service, error)| {
+            let response = reply.error(service, &error);
+            failed = Some((service, error.code));
+            response
+        });
         if let Some(body) = body.filter(|_| !expects) {
             // A client that still sends its body would see a broken connection in place of the answer.
             let _ = body::read(body, self.body_limit_bytes).await;
         }
         stamp(&mut response, &request_id);
-        let milliseconds = (self.now_ms)() - started_ms;
-        let status = response.status().as_u16();
-        tracing::debug!(request_id, method = %shown.0, path = shown.1, status, milliseconds, "answered");
+        let elapsed = started.elapsed();
+        let milliseconds = elapsed.as_millis() as u64;
+        let status = response.status();
+        if let Some((service, operation)) = reply.called(failed.as_ref().and_then(|(service, _)| *service)) {
+            let code = match &failed {
+                Some((_, code)) => code,
+                None if status.as_u16() < 400 => "OK",
+                None => status.as_str(),
+            };
+            (self.observe)(Observed { service, operation, code, elapsed });
+        }
+        tracing::debug!(request_id, method = %shown.0, path = shown.1, status = status.as_u16(), milliseconds, "answered");
         response
     }
 
@@ -91,8 +124,14 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
             Request::from_parts(parts, body.take().unwrap_or_else(body::empty))
         };
         match dispatch::entry(&parts, reply.protocol()) {
-            Entry::Own => Ok((self.own)(whole(parts, body)).await),
-            Entry::S3 => Ok((self.s3)(whole(parts, body)).await),
+            Entry::Own => {
+                reply.set_own();
+                Ok((self.own)(whole(parts, body)).await)
+            }
+            Entry::S3 => {
+                reply.set_called("s3", method(&parts.method));
+                Ok((self.s3)(whole(parts, body)).await)
+            }
             Entry::Unsigned => Err((None, Error::missing_authentication_token(reply.protocol()))),
             Entry::UnsignedForm => {
                 let bytes =
@@ -101,6 +140,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
                 if pairs.iter().any(|(name, _)| name == "Action") {
                     return Err((None, Error::missing_authentication_token(reply.protocol())));
                 }
+                reply.set_called("s3", method(&parts.method));
                 Ok((self.s3)(Request::from_parts(parts, body::full(bytes))).await)
             }
             Entry::Signed(signing_name) => {
@@ -124,6 +164,9 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         let claim = self.claim(&parts, reply.protocol()).map_err(|error| (service, error))?;
         let call = dispatch::by_head(self.services, signing_name, &parts, reply.protocol())?;
         let service = call.as_ref().map(|call| call.service).or(service);
+        if let Some(call) = &call {
+            reply.set_called(call.service.id, call.operation.name);
+        }
         let within = |error| (service, error);
         // Credential, before any byte of the body is read.
         let credential = self.credential(&claim, reply.protocol()).await.map_err(within)?;
@@ -146,6 +189,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
             None => self.query_call(signing_name, &parts, &bytes)?,
         };
         reply.set_protocol(call.protocol);
+        reply.set_called(call.service.id, call.operation.name);
         let service = call.service;
         let within = |error| (Some(service), error);
         let Some(handler) = self.registry.find(service.id, call.operation.name) else {
@@ -270,6 +314,13 @@ fn check(
         return Ok(());
     }
     Err(Error::validation(call.service, validation::message(&violations)))
+}
+
+/// The name of a method, for counting: any other word is one.
+fn method(method: &Method) -> &'static str {
+    let known = [Method::GET, Method::PUT, Method::HEAD, Method::POST, Method::DELETE];
+    let names = ["GET", "PUT", "HEAD", "POST", "DELETE"];
+    known.iter().position(|one| one == method).map_or("other", |at| names[at])
 }
 
 /// Both spellings of the request id; some clients log one, some the other.

@@ -18,5 +18,5 @@ pub mod validation;
 pub use body::{Body, BoxError, empty, full};
 pub use caller::{Authorize, Caller, Context, Credential, CredentialProblem, Credentials, Peer};
 pub use error::{Error, IntoError};
-pub use front::{Front, RAW_BODY_LIMIT_BYTES, Responder};
+pub use front::{Front, Observed, Observer, RAW_BODY_LIMIT_BYTES, Responder};
 pub use registry::{RawRequest, Registry};

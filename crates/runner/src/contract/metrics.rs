@@ -65,6 +65,11 @@ impl MetricScraper {
         }
     }
 
+    /// Name, last value and its time, as [`MetricScraper::feed`] was told it, of each metric that was seen.
+    pub fn latest(&self) -> impl Iterator<Item = (&str, f64, i64)> {
+        self.definitions.iter().filter_map(|one| one.last.map(|(value, at)| (one.name.as_str(), value, at)))
+    }
+
     /// Name, last value and its time (milliseconds since 1970) of each metric that was seen.
     pub fn final_values(&self) -> Vec<(String, f64, i64)> {
         let seen = self.definitions.iter();

@@ -4,6 +4,7 @@ mod accounts;
 mod client;
 mod doctor;
 mod env;
+mod events;
 mod jobs;
 mod logs;
 mod output;
@@ -48,6 +49,8 @@ enum Command {
     Jobs(jobs::Flags),
     /// Print the log of a training job or an endpoint
     Logs(logs::Flags),
+    /// Print what happened to training jobs, in the shape of EventBridge
+    Events(events::Flags),
     /// List or show endpoints, delete one
     Endpoints(resources::EndpointFlags),
     /// List or show models, delete one
@@ -106,6 +109,7 @@ fn run_command(arguments: Arguments) -> Result<ExitCode, String> {
         Command::Doctor(flags) => doctor::doctor(&data_dir, &flags),
         Command::Jobs(flags) => done(jobs::jobs(&data_dir, flags)),
         Command::Logs(flags) => done(logs::logs(&data_dir, &flags)),
+        Command::Events(flags) => done(events::events(&data_dir, &flags)),
         Command::Endpoints(flags) => done(resources::endpoints(&data_dir, flags)),
         Command::Models(flags) => done(resources::models(&data_dir, flags)),
         Command::Accounts(flags) => done(accounts::accounts(&data_dir, flags)),

@@ -68,6 +68,7 @@ pub async fn insert(
         session.insert_resource(&resource)?;
         session.put_tags(&resource.arn, &tags)?;
         session.append_event(&resource.key, "Created", &resource.spec, resource.created_at)?;
+        crate::events::append_state(session, &resource, resource.created_at)?;
         if queued {
             session.enqueue_work(&resource.key, resource.created_at)?;
         }

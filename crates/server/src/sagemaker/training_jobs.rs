@@ -205,7 +205,7 @@ async fn stop_training_job(cx: Cx, input: StopTrainingJobInput) -> Result<StopTr
     let resource = records::find(&cx, TRAINING_JOB, &input.training_job_name).await?;
     let (key, now_ms) = (resource.key.clone(), cx.state.clock.now_ms());
     let stopped = cx.state.database.write(move |session| {
-        session.update_resource(&key, now_ms, |resource| match resource.status.as_str() {
+        let changed = session.update_resource(&key, now_ms, |resource| match resource.status.as_str() {
             "InProgress" => {
                 let mut record = TrainingRecord::read(&resource.document)?;
                 record.enter("Stopping", "Stopping the training job", now_ms);
@@ -221,6 +221,7 @@ async fn stop_training_job(cx: Cx, input: StopTrainingJobInput) -> Result<StopTr
             }),
         })?;
         session.append_event(&key, "StopRequested", &Value::Null, now_ms)?;
+        crate::events::append_state(session, &changed, now_ms)?;
         session.want_stop(&key)
     });
     stopped.await.map_err(|error| match error {

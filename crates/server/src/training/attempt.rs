@@ -293,6 +293,7 @@ impl Attempt<'_> {
                 if let Some(transition) = entered {
                     let detail = serde_json::json!({"message": transition.message});
                     session.append_event(&work.key, &transition.status, &detail, now_ms)?;
+                    crate::events::append_state(session, &changed, now_ms)?;
                 }
                 Ok(changed)
             })
@@ -316,7 +317,7 @@ impl Attempt<'_> {
             .database
             .write(move |session| {
                 let mut hosts = Vec::new();
-                session.update_resource(&work.key, now_ms, |resource| {
+                let changed = session.update_resource(&work.key, now_ms, |resource| {
                     let mut record = TrainingRecord::read(&resource.document)?;
                     record.enter(secondary, &message, now_ms);
                     if let Some(last) = record.transitions.last_mut() {
@@ -330,6 +331,7 @@ impl Attempt<'_> {
                     Ok(())
                 })?;
                 session.append_event(&work.key, status, &Value::Null, now_ms)?;
+                crate::events::append_state(session, &changed, now_ms)?;
                 session.finish_work(&work, &owner)?;
                 Ok(hosts)
             })

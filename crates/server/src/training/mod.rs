@@ -4,6 +4,7 @@ mod addresses;
 pub mod admission;
 mod attempt;
 mod channels;
+mod curves;
 mod failure;
 mod hosts;
 mod limits;
@@ -75,6 +76,9 @@ impl TrainingDriver {
     pub fn start(&self) {
         let (app, owner, queued) = (self.app.clone(), self.owner.clone(), self.queued.clone());
         tokio::spawn(async move {
+            if let Some(app) = app.upgrade() {
+                curves::resume(&app).await;
+            }
             while let Some(app) = app.upgrade() {
                 let claimant = owner.clone();
                 match app.database.write(move |session| session.claim_work(TRAINING_JOB, &claimant)).await {
@@ -111,7 +115,9 @@ impl TrainingDriver {
         let (stops, owner) = (self.stops.clone(), self.owner.clone());
         tokio::spawn(async move {
             let key = work.key.clone();
-            attempt::run(&app, work, &owner, &stop).await;
+            let driving = attempt::run(&app, work, &owner, &stop);
+            let (curves, ()) = tokio::join!(curves::follow(&app, &key), driving);
+            curves.finish().await;
             stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&key);
         });
     }

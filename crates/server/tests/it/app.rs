@@ -65,16 +65,21 @@ impl Answer {
 impl TestApp {
     /// An app with one account; its clock stands still at a fixed time.
     pub async fn new() -> TestApp {
-        TestApp::with_capacity("").await
+        TestApp::with(|_| ()).await
     }
 
-    /// An app whose settings file has this `[capacity]` table.
+    /// As [`TestApp::new`], with this `[capacity]` table in the settings file.
     pub async fn with_capacity(table: &str) -> TestApp {
         let capacity = toml::from_str(table).unwrap();
+        TestApp::with(|config| config.capacity = capacity).await
+    }
+
+    /// As [`TestApp::new`], with changed settings.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> TestApp {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("data");
         let lock = data_dir::take(&data_dir).unwrap();
-        let config = Config {
+        let mut config = Config {
             data_dir: data_dir.clone(),
             listen: ([127, 0, 0, 1], 0).into(),
             region: "us-east-1".into(),
@@ -85,12 +90,15 @@ impl TestApp {
                 "/../../tests/clients/light-images.toml"
             ))],
             parallel_jobs: 2,
-            capacity,
+            capacity: Default::default(),
             job_user_id: 64_000,
             required_locks: Vec::new(),
+            metrics_token: None,
+            metrics_retention_days: 455,
             build_environment: BTreeMap::new(),
             search_path: server::config::search_path(),
         };
+        change(&mut config);
         let clock = Clock::fixed(1_770_000_000_000);
         let supervisor = vec![env!("CARGO_BIN_EXE_modelyard").to_owned(), "supervise".to_owned()];
         let executor =
@@ -171,6 +179,7 @@ impl TestApp {
         let service = match target.split('.').next().unwrap() {
             "SageMaker" => "sagemaker",
             "Logs_20140328" => "logs",
+            "GraniteServiceVersion20100801" => "monitoring",
             "AnyScaleFrontendService" => "application-autoscaling",
             "Modelyard" => "modelyard",
             other => panic!("which service is {other}?"),

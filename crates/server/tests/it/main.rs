@@ -3,8 +3,11 @@
 
 mod accounts;
 mod app;
+mod events;
+mod exposition;
 mod hostile;
 mod logs;
+mod monitoring;
 mod operations;
 mod sagemaker;
 mod sts;

@@ -7,6 +7,8 @@ const IMPLEMENTED: &str = include_str!("../../operations.txt");
 /// Sources of every test that may call an operation.
 const TESTS: &[&str] = &[
     include_str!("accounts.rs"),
+    include_str!("events.rs"),
+    include_str!("monitoring.rs"),
     include_str!("sts.rs"),
     include_str!("sagemaker/endpoints.rs"),
     include_str!("sagemaker/models.rs"),

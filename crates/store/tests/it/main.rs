@@ -2,6 +2,7 @@
 
 mod export;
 mod logs;
+mod metrics;
 mod objects;
 mod objects_listing;
 mod objects_uploads;

@@ -1,5 +1,6 @@
 //! The protocols: request bytes to input values, output values and errors to answers.
 
+mod cbor;
 mod json;
 mod query;
 mod reply;
@@ -36,9 +37,8 @@ pub(crate) fn input(
         Protocol::Query => query::input(call.service, structure, parameters),
         Protocol::RestJson if raw => rest::head(call, structure, parts),
         Protocol::RestJson => rest::input(call, structure, parts, body),
-        Protocol::RestXml | Protocol::RpcV2Cbor => {
-            return Err(Error::unsupported_protocol("of this request"));
-        }
+        Protocol::RpcV2Cbor => cbor::input(call.service, structure, body),
+        Protocol::RestXml => return Err(Error::unsupported_protocol("of this request")),
     };
     read.map(Value::Object).map_err(|misfit| misfit.into_error(call.service))
 }

@@ -7,22 +7,68 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value};
 
 use super::xml::Xml;
-use super::{output_structure, rest, typed};
+use super::{NOTHING, cbor, output_structure, rest, typed};
 use crate::dispatch::{self, Call};
 use crate::{Body, Error, full};
+
+/// Content type of CBOR bodies.
+const CBOR_TYPE: &str = "application/cbor";
+
+/// Stands for the service of an error that came before dispatch.
+static NO_SERVICE: Service = Service {
+    id: "",
+    signing_name: "",
+    target_prefix: None,
+    api_version: "",
+    xml_namespace: None,
+    protocols: &[],
+    operations: &[],
+    shapes: &[],
+};
 
 /// How to answer one request.
 pub(crate) struct Reply {
     protocol: Protocol,
     query_mode: bool,
     request_id: String,
+    called: Called,
+}
+
+/// Whom a request means, as far as is known.
+enum Called {
+    /// Not known yet.
+    Nobody,
+    /// The server's own pages.
+    Own,
+    /// A service and its operation.
+    Operation(&'static str, &'static str),
 }
 
 impl Reply {
     /// Reads the head of a request for the form of its answer.
     pub(crate) fn to(parts: &Parts, request_id: &str) -> Reply {
         let query_mode = parts.headers.get("x-amzn-query-mode").is_some_and(|value| value == "true");
-        Reply { protocol: dispatch::protocol(parts), query_mode, request_id: request_id.to_owned() }
+        let protocol = dispatch::protocol(parts);
+        Reply { protocol, query_mode, request_id: request_id.to_owned(), called: Called::Nobody }
+    }
+
+    /// Notes that the server's own pages answer.
+    pub(crate) fn set_own(&mut self) {
+        self.called = Called::Own;
+    }
+
+    /// Notes the service and the operation.
+    pub(crate) fn set_called(&mut self, service: &'static str, operation: &'static str) {
+        self.called = Called::Operation(service, operation);
+    }
+
+    /// Service and operation of the request, empty where they are not known; nothing for the server's own pages.
+    pub(crate) fn called(&self, service: Option<&'static Service>) -> Option<(&'static str, &'static str)> {
+        match self.called {
+            Called::Own => None,
+            Called::Nobody => Some((service.map_or("", |service| service.id), "")),
+            Called::Operation(service, operation) => Some((service, operation)),
+        }
     }
 
     /// The protocol of the answer.
@@ -80,7 +126,15 @@ impl Reply {
                 response.headers_mut().extend(bound.headers);
                 Ok(response)
             }
-            Protocol::Json10 | Protocol::Json11 | Protocol::RpcV2Cbor => {
+            // Without an output there is no body, and so no type of it.
+            Protocol::RpcV2Cbor if call.operation.output.is_none() => {
+                Ok(with_cbor_mark(Response::new(crate::empty())))
+            }
+            Protocol::RpcV2Cbor => {
+                let body = cbor::output(call.service, structure, None, &value);
+                Ok(with_cbor_mark(answer(StatusCode::OK, CBOR_TYPE, full(body))))
+            }
+            Protocol::Json10 | Protocol::Json11 => {
                 let body = Value::Object(typed::members_to_json(call.service, structure, value)).to_string();
                 Ok(answer(StatusCode::OK, self.json_type(), full(body)))
             }
@@ -112,6 +166,36 @@ impl Reply {
             message.map_or("message", |member| member.name).to_owned(),
             Value::String(error.message.clone()),
         );
+        let mut response = match self.protocol {
+            Protocol::RpcV2Cbor => {
+                let (service, structure) = modelled
+                    .map_or((None, &NOTHING), |(service, (_, _, structure))| (Some(service), structure));
+                // Without a service there are no shapes to look up, and no members that have one.
+                let service = service.unwrap_or(&NO_SERVICE);
+                let body = cbor::output(service, structure, Some(name), &value);
+                with_cbor_mark(answer(status, CBOR_TYPE, full(body)))
+            }
+            _ => self.error_json(status, name, modelled, value),
+        };
+        let mut header = |header: &'static str, text: &str| {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                response.headers_mut().insert(header, value);
+            }
+        };
+        header("x-amzn-errortype", name);
+        if self.query_mode {
+            header("x-amzn-query-error", &format!("{query_code};{fault}"));
+        }
+        response
+    }
+
+    fn error_json(
+        &self,
+        status: StatusCode,
+        name: &str,
+        modelled: Option<(&'static Service, Modelled)>,
+        value: Map<String, Value>,
+    ) -> Response<Body> {
         let rest = self.protocol == Protocol::RestJson;
         let mut headers = http::HeaderMap::new();
         let mut body = match modelled {
@@ -130,15 +214,6 @@ impl Reply {
         }
         let mut response = answer(status, self.json_type(), full(Value::Object(body).to_string()));
         response.headers_mut().extend(headers);
-        let mut header = |header: &'static str, text: &str| {
-            if let Ok(value) = HeaderValue::from_str(text) {
-                response.headers_mut().insert(header, value);
-            }
-        };
-        header("x-amzn-errortype", name);
-        if self.query_mode {
-            header("x-amzn-query-error", &format!("{query_code};{fault}"));
-        }
         response
     }
 
@@ -186,6 +261,11 @@ fn error_shape(service: &'static Service, code: &str) -> Option<Modelled> {
         }
         _ => None,
     })
+}
+
+fn with_cbor_mark(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert("smithy-protocol", HeaderValue::from_static("rpc-v2-cbor"));
+    response
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {

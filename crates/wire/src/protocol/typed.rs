@@ -21,6 +21,8 @@ pub(super) enum Misfit {
     Serialization(String),
     /// It has a member that the model does not.
     Unknown(String),
+    /// It has NaN or an infinity where a number must be.
+    NotFinite(String),
 }
 
 impl Misfit {
@@ -29,6 +31,10 @@ impl Misfit {
         match self {
             Misfit::Serialization(text) => Error::serialization(text),
             Misfit::Unknown(text) => Error::validation(service, text),
+            Misfit::NotFinite(text) if service.id == "cloudwatch" => {
+                Error::new("InvalidParameterValue", 400, text)
+            }
+            Misfit::NotFinite(text) => Error::serialization(text),
         }
     }
 
@@ -84,6 +90,13 @@ impl Path {
             Value::Object(_) => "a structure",
         };
         Misfit::Serialization(format!("{} must be {wanted}, not {given}.", self.text()))
+    }
+
+    fn not_finite(&self, given: &str) -> Misfit {
+        Misfit::NotFinite(format!(
+            "The value {given} for parameter {} is invalid; send a finite number.",
+            self.text()
+        ))
     }
 
     /// A value of the right JSON type that is no value of the shape.
@@ -167,6 +180,10 @@ pub(super) fn from_json(
         }
         (Kind::Long { .. }, Value::Number(number)) => integer(&number, i64::MIN, i64::MAX, path),
         (Kind::Float { .. }, Value::Number(number)) => Ok(Value::Number(number)),
+        // What JSON has no numbers for, clients write as text.
+        (Kind::Float { .. }, Value::String(text)) if matches!(&*text, "NaN" | "Infinity" | "-Infinity") => {
+            Err(path.not_finite(&text))
+        }
         (Kind::Integer { .. } | Kind::Long { .. } | Kind::Float { .. }, value) => {
             Err(path.wrong(&value, "a number"))
         }
@@ -227,13 +244,10 @@ pub(super) fn from_text(service: &'static Service, shape: ShapeId, text: String,
         Kind::Long { .. } => {
             text.trim().parse::<i64>().map(Value::from).map_err(|_| number("a whole number of 64 bits"))
         }
-        Kind::Float { .. } => text
-            .trim()
-            .parse::<f64>()
-            .ok()
-            .and_then(Number::from_f64)
-            .map(Value::Number)
-            .ok_or_else(|| number("a finite number")),
+        Kind::Float { .. } => {
+            let given = text.trim().parse::<f64>().map_err(|_| number("a number"))?;
+            Number::from_f64(given).map(Value::Number).ok_or_else(|| path.not_finite(text.trim()))
+        }
         Kind::Boolean => match text.trim() {
             "true" | "True" => Ok(Value::Bool(true)),
             "false" | "False" => Ok(Value::Bool(false)),

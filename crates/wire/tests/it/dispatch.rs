@@ -8,7 +8,7 @@ use crate::fixture::{CreateWidget, Door, InvokeWidget, NOW_MS, PutMeter, Seen, o
 /// What a request came to: `s3`, `own`, or status and code.
 async fn outcome(door: &Door, request: Request<&'static str>) -> String {
     let answer = door.send(request.map(|body| bytes::Bytes::from_static(body.as_bytes()))).await;
-    match answer.text().split_once(' ') {
+    match std::str::from_utf8(&answer.body).unwrap_or_default().split_once(' ') {
         Some((who @ ("s3" | "own"), _)) => who.to_owned(),
         _ => format!("{} {}", answer.status, answer.code()),
     }
@@ -87,7 +87,31 @@ async fn signed_requests() {
         ("widgets", form(), "Action=Ping", "415 UnsupportedProtocol"),
         (
             "meters",
-            Request::post("/service/Meters/operation/PutMeter").header("smithy-protocol", "rpc-v2-cbor"),
+            Request::post("/service/Meters/operation/ResetMeter").header("smithy-protocol", "rpc-v2-cbor"),
+            "",
+            "200 ",
+        ),
+        (
+            "meters",
+            Request::post("/any/service/Meters/operation/Nothing").header("smithy-protocol", "rpc-v2-cbor"),
+            "",
+            "400 UnknownOperationException",
+        ),
+        (
+            "meters",
+            Request::get("/service/Meters/operation/ResetMeter").header("smithy-protocol", "rpc-v2-cbor"),
+            "",
+            "400 SerializationException",
+        ),
+        (
+            "meters",
+            Request::post("/service/Widgets_2026/operation/Ping").header("smithy-protocol", "rpc-v2-cbor"),
+            "",
+            "400 UnknownOperationException",
+        ),
+        (
+            "widgets",
+            Request::post("/service/Widgets_2026/operation/Ping").header("smithy-protocol", "rpc-v2-cbor"),
             "",
             "415 UnsupportedProtocol",
         ),
@@ -163,4 +187,32 @@ operations! { Stranger of &crate::widgets::WIDGETS; }
 fn a_handler_for_an_unknown_operation_is_a_mistake() {
     let mut registry: Registry<Seen> = Registry::new();
     registry.on::<Stranger, _, _, _>(async |_, input| -> Result<_, wire::Error> { Ok(input) });
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_operation_and_code() {
+    let door = Door::new();
+    door.json("widgets", "Widgets_2026.CreateWidget", r#"{"WidgetName":"a"}"#).await;
+    door.json("widgets", "Widgets_2026.FailWidget", r#"{"WidgetName":"in-use"}"#).await;
+    door.json("widgets", "Widgets_2026.FailWidget", r#"{"WidgetName":"panic"}"#).await;
+    door.json("widgets", "Widgets_2026.ForgetWidget", r#"{"WidgetName":"a"}"#).await;
+    door.json("widgets", "Widgets_2026.Nothing", "{}").await;
+    door.query("Action=ResetMeter").await;
+    outcome(&door, bare(Request::get("/bucket/key"), "")).await;
+    outcome(&door, bare(Request::get("/_modelyard/health"), "")).await;
+    outcome(&door, bare(Request::post("/").header("x-amz-target", "Widgets_2026.Ping"), "{}")).await;
+    let observed = door.take_observed();
+    let shown: Vec<(&str, &str, &str)> =
+        observed.iter().map(|(service, operation, code)| (*service, *operation, &**code)).collect();
+    let expected = [
+        ("widgets", "CreateWidget", "OK"),
+        ("widgets", "FailWidget", "WidgetInUse"),
+        ("widgets", "FailWidget", "InternalFailure"),
+        ("widgets", "ForgetWidget", "NotImplemented"),
+        ("widgets", "", "UnknownOperationException"),
+        ("meters", "ResetMeter", "OK"),
+        ("s3", "GET", "OK"),
+        ("", "", "MissingAuthenticationTokenException"),
+    ];
+    assert_eq!(shown, expected);
 }

@@ -100,11 +100,15 @@ impl Authorize for Rules {
 /// Service, operation and input of the last request that reached a handler which writes it down.
 pub type Seen = Arc<Mutex<Option<(String, Value)>>>;
 
+/// Service, operation and code of each request.
+pub type Observed = Arc<Mutex<Vec<(&'static str, &'static str, String)>>>;
+
 /// A front door with a clock that tests can set.
 pub struct Door {
     front: Front<Seen>,
     now_ms: Arc<AtomicI64>,
     seen: Seen,
+    observed: Observed,
 }
 
 /// An answer that was read to its end.
@@ -130,7 +134,8 @@ impl Answered {
 
     /// The code of an error in any protocol.
     pub fn code(&self) -> String {
-        match self.text().split_once("<Code>") {
+        let text = std::str::from_utf8(&self.body).unwrap_or_default();
+        match text.split_once("<Code>") {
             Some((_, rest)) => rest.split('<').next().unwrap().to_owned(),
             None => self.header("x-amzn-errortype").to_owned(),
         }
@@ -224,6 +229,8 @@ impl Door {
         let now_ms = Arc::new(AtomicI64::new(NOW_MS));
         let clock = now_ms.clone();
         let seen = Seen::default();
+        let observed = Observed::default();
+        let observing = observed.clone();
         let front = Front {
             state: seen.clone(),
             registry,
@@ -233,10 +240,13 @@ impl Door {
             services,
             s3: told("s3"),
             own: told("own"),
+            observe: Arc::new(move |one: wire::Observed<'_>| {
+                observing.lock().unwrap().push((one.service, one.operation, one.code.to_owned()));
+            }),
             body_limit_bytes: 64 * 1024,
             own_values: ["own-colour".to_owned()].into(),
         };
-        Door { front, now_ms, seen }
+        Door { front, now_ms, seen, observed }
     }
 
     /// A door to all operations of the real models, with handlers that write down what they get and answer nothing.
@@ -257,6 +267,11 @@ impl Door {
     /// Operation and input that a handler wrote down.
     pub fn take_seen(&self) -> Option<(String, Value)> {
         self.seen.lock().unwrap().take()
+    }
+
+    /// What was counted so far.
+    pub fn take_observed(&self) -> Vec<(&'static str, &'static str, String)> {
+        std::mem::take(&mut self.observed.lock().unwrap())
     }
 
     pub fn set_now(&self, now_ms: i64) {

@@ -78,7 +78,7 @@ async fn malformed_and_unknown_parameters_are_named() {
         ("WidgetName=%zz", "SerializationException", "percent escape"),
         ("WidgetName=a&WidgetName=b", "SerializationException", "WidgetName is given more than once"),
         ("Count=many", "SerializationException", "Count must be a whole number"),
-        ("Ratio=NaN", "SerializationException", "Ratio must be a finite number"),
+        ("Ratio=NaN", "SerializationException", "The value NaN for parameter Ratio is invalid"),
         ("Flag=yes", "SerializationException", "Flag must be true or false"),
         ("Names.member.one=a", "SerializationException", "Names must be numbered from 1"),
         ("Names.member.1=a&Names.member.01=b", "SerializationException", "each number once"),
