@@ -3,13 +3,16 @@
 import io
 import json
 import os
+import pathlib
+import shutil
+import signal
 import tarfile
 import textwrap
 import zipfile
 
 import pytest
 
-from conftest import Jobs
+from conftest import Jobs, poll
 
 SDK3_PYTHON = os.environ["MODELYARD_SDK3_PYTHON"]
 
@@ -207,6 +210,63 @@ def test_hosts_outlive_the_server(own_server):
     assert members(jobs, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"algo-1": "whole", "algo-2": "whole"}
     lost = jobs.wait("losers")
     assert lost["TrainingJobStatus"] == "Failed" and "algo-2 failed first of 2 hosts" in lost["FailureReason"]
+
+
+def test_hosts_of_a_gang_that_is_not_whole_start_again(own_server):
+    role = own_server.client("iam").get_role(RoleName="ModelyardExecutionRole")["Role"]["Arn"]
+    own_server.client("s3").create_bucket(Bucket="durable")
+    jobs = Jobs(own_server, "durable", role)
+    script = """
+        import os, sys, threading
+        from peers import OWN, all_reduce
+        print(OWN, all_reduce(1), "runs", flush=True)
+        if os.path.exists(os.environ["SM_CHANNEL_FLAG"] + "/hold"):
+            threading.Event().wait(300)
+    """
+    jobs.s3.put_object(Bucket="durable", Key="flag/hold", Body=b"")
+    jobs.s3.put_object(Bucket="durable", Key="flag/other", Body=b"")
+    flag = channel(jobs, "flag", "flag/")
+    jobs.start("again", script, extra_files={"peers.py": SUM}, ResourceConfig=resources(2), InputDataConfig=[flag])
+    for host in ("algo-1", "algo-2"):
+        jobs.wait_for_line("again", f"{host} 2 runs")
+    jobs.s3.delete_object(Bucket="durable", Key="flag/hold")
+    own_server.kill()
+    # As if the server had been killed before it started the second host.
+    for folder in (own_server.data_dir / "workloads").glob("job-*"):
+        if json.loads((folder / "workload.json").read_text())["spec"]["hostname"] == "algo-2":
+            supervisor = json.loads((folder / "attempt.json").read_text())["supervisor_pid"]
+            os.kill(supervisor, signal.SIGKILL)
+            poll(lambda: not pathlib.Path(f"/proc/{supervisor}").exists(), "the supervisor is gone")
+            shutil.rmtree(folder)
+    own_server.start()
+    job = jobs.wait("again")
+    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), jobs.lines("again"))
+    for host in ("algo-1", "algo-2"):
+        assert jobs.lines("again").count(f"{host} 2 runs") == 2, "both ran twice"
+    assert not list((own_server.data_dir / "workloads").glob("job-*")), "nothing is left over"
+
+
+def test_a_stale_checkpoint_of_one_host_replaces_nothing(jobs):
+    jobs.s3.put_object(Bucket=jobs.bucket, Key="shared/checkpoints/state", Body=b"old")
+    job = jobs.run(
+        "shared-checkpoints",
+        """
+        import pathlib
+        from peers import OWN, all_reduce
+        folder = pathlib.Path("/opt/ml/checkpoints")
+        assert (folder / "state").read_text() == "old"
+        (folder / OWN).write_text(OWN)
+        if OWN == "algo-1":
+            (folder / "state").write_text("new")
+        all_reduce(1)
+        """,
+        extra_files={"peers.py": SUM},
+        ResourceConfig=resources(2),
+        CheckpointConfig={"S3Uri": f"s3://{jobs.bucket}/shared/checkpoints"},
+    )
+    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), jobs.lines("shared-checkpoints"))
+    read = lambda name: jobs.s3.get_object(Bucket=jobs.bucket, Key=f"shared/checkpoints/{name}")["Body"].read()
+    assert [read(name) for name in ("state", "algo-1", "algo-2")] == [b"new", b"algo-1", b"algo-2"]
 
 
 # What torchrun does for a script, without PyTorch: ranks, the place to meet, one process per rank.

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use runner::archive::{ArchiveError, ExtractSummary, FAST_LEVEL, Limits, create_tar_gz, extract_tar_gz};
+use runner::archive::{
+    ArchiveError, ExtractSummary, FAST_LEVEL, Limits, create_merged_tar_gz, create_tar_gz, extract_tar_gz,
+};
 
 /// A destination next to a file that must stay as it is.
 struct Scene {
@@ -473,7 +475,7 @@ fn directories_of_several_hosts_become_one() {
     write(&two, "kind/there", "a folder there");
     let mut packed = Vec::new();
     let sources = [one.path().to_owned(), two.path().to_owned()];
-    let made = runner::archive::create_merged_tar_gz(&sources, &mut packed, 1).unwrap();
+    let made = create_merged_tar_gz(&sources, &mut packed, 1).unwrap();
     let conflicts: Vec<_> =
         made.conflicts.iter().map(|one| (one.path.to_str().unwrap(), one.kept, one.left_out)).collect();
     assert_eq!(conflicts, [("deep/longer", 0, 1), ("kind", 0, 1), ("other", 0, 1)]);
