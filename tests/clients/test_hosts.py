@@ -314,7 +314,8 @@ RANKS = """
     ranks = [f"{number}" for number in range(size)]
     total = all_reduce(rank + 1, hosts=[os.environ["MASTER_ADDR"], *ranks[1:]],
                        own=os.environ["MASTER_ADDR"] if rank == 0 else ranks[rank], port=int(os.environ["MASTER_PORT"]))
-    print(f"rank {rank} of {size} on {os.environ['SM_CURRENT_HOST']}: {total} {sys.argv[1:]}", flush=True)
+    # In one piece: the ranks of a host share its output.
+    os.write(1, f"rank {rank} of {size} on {os.environ['SM_CURRENT_HOST']}: {total} {sys.argv[1:]}\\n".encode())
 """
 
 
@@ -371,7 +372,7 @@ def test_torchrun_of_version_3(torch_source, tmp_path, run_python, jobs):
     name = run_python("fit.py", python=SDK3_PYTHON).split("job ")[-1].strip()
     lines = jobs.lines(name)
     for rank in range(4):
-        assert f"rank {rank} of 4 on algo-{rank // 2 + 1}: 10 []" in lines, lines
+        assert f"rank {rank} of 4 on algo-{rank // 2 + 1}: 10 []" in lines, "\n".join(lines)
 
 
 MPI = """
