@@ -206,11 +206,11 @@ for epoch in range(4):
 """
 
 
-def test_a_training_job_draws_its_curves_and_tells_its_states(server, boto, bucket, role):
+def start_job(server, bucket, role, script):
+    """Starts a training job that reports its loss and its accuracy; returns its name."""
     name = f"curves-{uuid.uuid4().hex[:8]}"
-    boto("s3").put_object(Bucket=bucket, Key=f"{name}/sourcedir.tar.gz", Body=archive({"train.py": SCRIPT}))
-    sagemaker = boto("sagemaker")
-    sagemaker.create_training_job(
+    server.client("s3").put_object(Bucket=bucket, Key=f"{name}/sourcedir.tar.gz", Body=archive({"train.py": script}))
+    server.client("sagemaker").create_training_job(
         TrainingJobName=name,
         AlgorithmSpecification={
             "TrainingImage": BASE_IMAGE,
@@ -229,28 +229,47 @@ def test_a_training_job_draws_its_curves_and_tells_its_states(server, boto, buck
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
         StoppingCondition={"MaxRuntimeInSeconds": 300},
     )
+    return name
+
+
+def losses(server, name):
+    """What the metric of a job has by minute."""
+    answer = server.client("cloudwatch").get_metric_statistics(
+        Namespace="/aws/sagemaker/TrainingJobs",
+        MetricName="train:loss",
+        Dimensions=[{"Name": "TrainingJobName", "Value": name}],
+        StartTime=START,
+        EndTime=datetime.now(timezone.utc) + MINUTE,
+        Period=60,
+        Statistics=["SampleCount", "Minimum", "Maximum"],
+    )
+    return answer["Datapoints"]
+
+
+def count(points):
+    return sum(point["SampleCount"] for point in points)
+
+
+def test_a_training_job_draws_its_curves_and_tells_its_states(server, boto, bucket, role, run_python, tmp_path):
+    name = start_job(server, bucket, role, SCRIPT)
+    sagemaker = boto("sagemaker")
     sagemaker.get_waiter("training_job_completed_or_stopped").wait(
         TrainingJobName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
     )
-    cloudwatch = boto("cloudwatch")
-    dimensions = [{"Name": "TrainingJobName", "Value": name}]
     described = sagemaker.describe_training_job(TrainingJobName=name)
-
-    def counted():
-        answer = cloudwatch.get_metric_statistics(
-            Namespace="/aws/sagemaker/TrainingJobs",
-            MetricName="train:loss",
-            Dimensions=dimensions,
-            StartTime=described["CreationTime"] - MINUTE,
-            EndTime=datetime.now(timezone.utc) + MINUTE,
-            Period=60,
-            Statistics=["SampleCount", "Minimum", "Maximum"],
-        )
-        points = answer["Datapoints"]
-        return sum(point["SampleCount"] for point in points) == 4 and points
-
-    points = poll(counted, "all values of the job are metrics")
+    points = poll(lambda: count(losses(server, name)) == 4 and losses(server, name), "all values of the job are metrics")
     assert (min(point["Minimum"] for point in points), max(point["Maximum"] for point in points)) == (0.25, 1.0)
+    # Where the SDK looks for a job's curves.
+    script = tmp_path / "curves.py"
+    script.write_text(
+        "import sys\n"
+        "from sagemaker.analytics import TrainingJobAnalytics\n"
+        "frame = TrainingJobAnalytics(sys.argv[1], metric_names=['train:loss']).dataframe()\n"
+        "print(len(frame), set(frame['metric_name']), 0.25 <= frame['value'].min() <= frame['value'].max() <= 1)\n"
+    )
+    read = run_python(script, name).splitlines()[-1]
+    assert read in [f"{len(points)} {{'train:loss'}} True"], read
+    cloudwatch, dimensions = boto("cloudwatch"), [{"Name": "TrainingJobName", "Value": name}]
     listed = cloudwatch.list_metrics(Namespace="/aws/sagemaker/TrainingJobs", Dimensions=dimensions)["Metrics"]
     assert [metric["MetricName"] for metric in listed] == ["train:accuracy", "train:loss"]
     lines = server.command("events", "--output", "json").splitlines()
@@ -263,6 +282,25 @@ def test_a_training_job_draws_its_curves_and_tells_its_states(server, boto, buck
     assert last["ModelArtifacts"]["S3ModelArtifacts"] == described["ModelArtifacts"]["S3ModelArtifacts"]
     assert last["TrainingEndTime"] == int(described["TrainingEndTime"].timestamp() * 1000)
     assert name in server.command("events")
+
+
+SLOW_SCRIPT = """
+import time
+for epoch in range(8):
+    print(f"train_loss={epoch}", flush=True)
+    time.sleep(1)
+"""
+
+
+def test_curves_go_on_after_a_kill_of_the_server(own_server):
+    role = own_server.client("iam").get_role(RoleName="ModelyardExecutionRole")["Role"]["Arn"]
+    own_server.client("s3").create_bucket(Bucket="curves")
+    name = start_job(own_server, "curves", role, SLOW_SCRIPT)
+    poll(lambda: losses(own_server, name), "the first values are metrics while the job runs")
+    own_server.kill()
+    own_server.start()
+    points = poll(lambda: count(losses(own_server, name)) >= 8 and losses(own_server, name), "all values are metrics")
+    assert (min(point["Minimum"] for point in points), max(point["Maximum"] for point in points)) == (0.0, 7.0)
 
 
 def scrape(server, **headers):
