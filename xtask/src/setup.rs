@@ -49,6 +49,16 @@ pub fn system_packages() -> Step {
     if !works("python3", &["-c", "import venv, ensurepip"]) {
         missing.push("python3-venv");
     }
+    if !works("podman", &["--version"]) {
+        missing.push("podman");
+    }
+    if !works("runc", &["--version"]) {
+        missing.push("runc");
+    }
+    // Alone in an image it must not need libraries; ldd fails for a program without any.
+    if !works("busybox", &["true"]) || works("ldd", &["/bin/busybox"]) {
+        missing.push("busybox-static");
+    }
     if missing.is_empty() {
         return Ok(());
     }

@@ -149,6 +149,8 @@ pub(crate) enum InitMessage {
     Ready(Readiness),
     /// All is ready, the command is being run.
     Running,
+    /// Host pid of the job's first process; a sandbox tells it in its own way.
+    Pid(u32),
     /// The command cannot be run, for this reason.
     Failed(String),
     /// The command has ended, with a code or by a signal.
@@ -156,12 +158,14 @@ pub(crate) enum InitMessage {
 }
 
 impl InitMessage {
-    fn encode(&self) -> String {
+    /// The message as a line.
+    pub fn encode(&self) -> String {
         match self {
             Self::Ready(readiness) => {
                 // Strings, numbers and lists always serialize, on one line.
                 format!("ready {}\n", serde_json::to_string(readiness).unwrap_or_default())
             }
+            Self::Pid(pid) => format!("pid {pid}\n"),
             Self::Running => "running\n".to_owned(),
             Self::Failed(text) => format!("failed {}\n", text.replace('\n', " ")),
             Self::Ended(Exit::Signal(signal)) => format!("signal {signal}\n"),
@@ -177,6 +181,7 @@ impl InitMessage {
         match word {
             "ready" => Some(Self::Ready(serde_json::from_str(rest).ok()?)),
             "running" => Some(Self::Running),
+            "pid" => Some(Self::Pid(rest.parse().ok()?)),
             "failed" => Some(Self::Failed(rest.to_owned())),
             "signal" => Some(Self::Ended(Exit::Signal(rest.parse().ok()?))),
             "code" => Some(Self::Ended(Exit::Code(rest.parse().ok()?))),
@@ -449,6 +454,7 @@ mod tests {
         let messages = [
             InitMessage::Ready(readiness),
             InitMessage::Running,
+            InitMessage::Pid(4711),
             InitMessage::Failed("no such file".to_owned()),
             InitMessage::Ended(Exit::Code(3)),
             InitMessage::Ended(Exit::Signal(9)),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, Interest};
 
+use crate::oci::{self, Engine};
 use crate::supervisor::directory::{Assignment, EndRequest, WorkloadDirectory, has_ended, now_ms};
 use crate::supervisor::{ALREADY_STARTED, IN_CHARGE};
 use crate::usage::{SamplePage, read_samples};
@@ -59,7 +60,8 @@ pub trait Executor: Send + Sync {
     /// [`Exit::LaunchFailed`].
     fn start<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>>;
 
-    /// What can be seen of the workload now. Reads a few small files.
+    /// What can be seen of the workload now. Reads a few small files; a container whose supervisor was lost is removed
+    /// first.
     fn observe(&self, id: &str) -> Result<Observation>;
 
     /// Waits for the workload's end, whichever server started it. [`Error::UnknownWorkload`] if it was never
@@ -199,6 +201,20 @@ impl ProcessExecutor {
             }
         }
         Ok(())
+    }
+
+    /// Ends and removes the containers of this executor's workloads that no supervisor watches: what a crash of machine,
+    /// server and supervisors can leave behind. Gives the ids of their workloads. Blocks for some tenths of a second.
+    pub fn remove_stray_containers(&self, engine: &Engine) -> Result<Vec<String>> {
+        let is_supervised = |id: &str| {
+            let holder = self.directory(id).ok().map(|directory| directory.lock_holder());
+            // If that cannot be told, the container is left alone.
+            holder.is_some_and(|holder| !matches!(holder, Ok(None)))
+        };
+        oci::strays(engine, &self.root, is_supervised).map_err(|text| Error::Io {
+            action: "Looking for containers that nobody watches".to_owned(),
+            source: io::Error::other(text),
+        })
     }
 
     fn request_end(&self, id: &str, request: EndRequest) -> Result<()> {
@@ -347,9 +363,18 @@ fn observe(directory: &WorkloadDirectory, id: &str) -> Result<Observation> {
         None => Ok(Observation::Unknown),
         Some(attempt) => {
             let pid = attempt.job.map(|job| job.pid);
-            let job_lives = || attempt.job.map_or(Ok(None), |job| job.open()).map(|handle| handle.is_some());
-            if is_supervised || job_lives().map_err(during)? {
-                return Ok(Observation::Running { pid, started_at_ms: attempt.started_at_ms });
+            let running = Observation::Running { pid, started_at_ms: attempt.started_at_ms };
+            if is_supervised {
+                return Ok(running);
+            }
+            match oci::contained(directory).map_err(during)? {
+                Some(spec) => {
+                    oci::finish(directory, &spec).map_err(io::Error::other).map_err(during)?;
+                }
+                None if attempt.job.map_or(Ok(None), |job| job.open()).map_err(during)?.is_some() => {
+                    return Ok(running);
+                }
+                None => {}
             }
             let report = ExitReport {
                 containment: directory.containment().map_err(during)?.unwrap_or_default(),
@@ -383,8 +408,9 @@ fn living_process(directory: &WorkloadDirectory) -> io::Result<Option<OwnedFd>> 
         return Ok(None);
     }
     match directory.attempt()?.and_then(|attempt| attempt.job) {
-        Some(job) => job.open(),
-        None => Ok(None),
+        // A container is not left to end by itself: the next look ends it.
+        Some(job) if oci::contained(directory)?.is_none() => job.open(),
+        _ => Ok(None),
     }
 }
 

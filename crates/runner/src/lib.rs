@@ -15,6 +15,7 @@ pub mod inventory;
 pub mod limits;
 pub mod locks;
 pub mod log_line;
+pub mod oci;
 pub mod sandbox;
 pub mod supervisor;
 pub mod tree;

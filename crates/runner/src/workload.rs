@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::feed::Feed;
 use crate::limits::{EffectiveLimits, LimitEvent, Limits};
 use crate::locks::{Lock, LockReport};
+use crate::oci::Container;
 use crate::usage::UsageSummary;
 
 /// The longest workload id, in bytes.
@@ -19,12 +20,13 @@ pub const MAX_ID_BYTES: usize = 128;
 pub struct WorkloadSpec {
     /// Names the workload for good: `[A-Za-z0-9-]{1,128}`. One id runs at most once.
     pub id: String,
-    /// Program and arguments; the program is looked up in the job's `PATH` inside the sandbox.
+    /// Program and arguments; the program is looked up in the job's `PATH` inside the sandbox. For a container: the
+    /// arguments of its entry point, perhaps none.
     pub command: Vec<String>,
     /// The job's whole environment. `PATH`, `HOME` and `LANG` get defaults when missing; nothing else is
-    /// added.
+    /// added. A container gets no defaults: its image has its own.
     pub environment: BTreeMap<String, String>,
-    /// Where the job starts, as the job sees it.
+    /// Where the job starts, as the job sees it. A container starts where its image says.
     pub working_directory: PathBuf,
     /// Host files and directories the job sees, besides the read-only system.
     pub mounts: Vec<Mount>,
@@ -98,12 +100,14 @@ pub enum JobUser {
 }
 
 /// How a job is kept apart from the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Confinement {
     /// Private namespaces and a private file system made by bubblewrap.
     Bubblewrap,
     /// A plain process that sees the host's files: only for jobs that are trusted as much as the server.
     None,
+    /// A container of a real image, made by a container engine, with the users of the image.
+    Container(Box<Container>),
 }
 
 /// How a workload ended.
@@ -233,7 +237,8 @@ impl WorkloadSpec {
                 self.id
             ));
         }
-        if self.command.first().is_none_or(String::is_empty) {
+        let brings_program = matches!(self.confinement, Confinement::Container(_));
+        if !brings_program && self.command.first().is_none_or(String::is_empty) {
             return Err("The command is empty: name the program to run.".to_owned());
         }
         if self.command.iter().any(|argument| argument.contains('\0')) {
@@ -284,7 +289,7 @@ impl WorkloadSpec {
                 ));
             }
             match self.confinement {
-                Confinement::Bubblewrap => check_mount_target(&mount.target)?,
+                Confinement::Bubblewrap | Confinement::Container(_) => check_mount_target(&mount.target)?,
                 Confinement::None => check_plain_absolute("mount target", &mount.target)?,
             }
         }

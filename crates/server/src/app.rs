@@ -16,6 +16,7 @@ use wire::Body;
 
 use crate::capacity::{Capacity, Machine};
 use crate::config::Config;
+use crate::containers::Containers;
 use crate::data_dir::Connection;
 use crate::endpoints::EndpointController;
 use crate::exposition::Sizes;
@@ -49,6 +50,8 @@ pub struct App {
     pub catalogue: Catalogue,
     /// Python environments.
     pub environments: Environments,
+    /// Runs images that are no Python environments.
+    pub containers: Containers,
     /// Runs workloads.
     pub executor: Arc<dyn Executor>,
     /// How jobs and the command line reach this server.
@@ -124,6 +127,7 @@ impl App {
         let environments = crate::workloads::environments(&config);
         let capacity =
             Capacity::new(parts.machine, config.capacity.clone(), config.parallel_jobs, clock.clone());
+        let containers = Containers::new(config.containers.clone(), config.search_path.clone());
         let app = Arc::new_cyclic(|app| App {
             training: TrainingDriver::new(app.clone()),
             endpoints: EndpointController::new(app.clone(), directory("sockets"), parts.executor.clone()),
@@ -140,6 +144,7 @@ impl App {
             catalogue,
             environments,
             capacity,
+            containers,
             executor: parts.executor,
             connection,
         });

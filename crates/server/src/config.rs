@@ -8,6 +8,7 @@ use runner::locks::Lock;
 use serde::Deserialize;
 
 use crate::capacity::settings::CapacitySettings;
+use crate::containers::{ContainerConfig, ContainerFile, is_engine_variable};
 
 /// What the server runs with.
 #[derive(Debug, Clone)]
@@ -32,10 +33,15 @@ pub struct Config {
     pub job_user_id: u32,
     /// Locks without which no user code runs.
     pub required_locks: Vec<Lock>,
+<<<<<<< HEAD
     /// What a scrape of `/_modelyard/metrics` must bring; without one, only this machine may ask.
     pub metrics_token: Option<String>,
     /// Days that metrics are kept.
     pub metrics_retention_days: u32,
+=======
+    /// How real container images are run.
+    pub containers: ContainerConfig,
+>>>>>>> 11b6416 (Run training images in real containers through Podman or Docker)
     /// Variables that environment builds see, such as `PIP_INDEX_URL`.
     pub build_environment: BTreeMap<String, String>,
     /// Folders that are searched for programs (`uv`, `python3.11`, `bwrap`).
@@ -114,8 +120,12 @@ struct File {
     job_user_id: Option<u32>,
     capacity: CapacitySettings,
     required_locks: Vec<String>,
+<<<<<<< HEAD
     metrics_token: Option<String>,
     metrics_retention_days: Option<u32>,
+=======
+    containers: ContainerFile,
+>>>>>>> 11b6416 (Run training images in real containers through Podman or Docker)
 }
 
 /// Default port; `modelyard env` needs no flag when it is used.
@@ -199,11 +209,25 @@ impl Config {
             capacity: file.capacity,
             job_user_id: file.job_user_id.unwrap_or(DEFAULT_JOB_USER_ID),
             required_locks,
+            containers: containers(file.containers)?,
             build_environment: build_environment(),
             search_path: search_path(),
             data_dir,
         })
     }
+}
+
+fn containers(file: ContainerFile) -> Result<ContainerConfig, ConfigError> {
+    let variables = std::env::vars().filter(|(name, _)| is_engine_variable(name)).collect();
+    ContainerConfig::resolve(file, &search_path(), &variables).map_err(ConfigError)
+}
+
+/// How the server of a data directory runs real images, without its flags.
+///
+/// # Errors
+/// As [`Config::resolve`].
+pub fn containers_of(data_dir: &Path) -> Result<ContainerConfig, ConfigError> {
+    containers(read_file(data_dir, None)?.containers)
 }
 
 fn read_file(data_dir: &Path, given: Option<&Path>) -> Result<File, ConfigError> {

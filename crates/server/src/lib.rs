@@ -8,6 +8,7 @@ pub mod autoscaling;
 pub mod capacity;
 pub mod cli;
 pub mod config;
+pub mod containers;
 pub mod data_dir;
 pub mod endpoints;
 mod error;

@@ -52,7 +52,9 @@ pub fn executor(config: &Config) -> Result<Arc<dyn Executor>, StartError> {
     }
     let command = supervisor_command().map_err(|error| StartError::new(error.to_string()))?;
     let executor = ProcessExecutor::new(&config.data_dir.join("workloads"), command, settings);
-    Ok(Arc::new(executor.map_err(|error| StartError::new(error.to_string()))?))
+    let executor = executor.map_err(|error| StartError::new(error.to_string()))?;
+    crate::containers::remove_strays(&executor, &config.containers);
+    Ok(Arc::new(executor))
 }
 
 /// The command that supervises a workload: this program.
@@ -121,16 +123,22 @@ pub fn connection_environment(
     variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Mounts of every workload: its Python environment, the import hook, the certificate.
+/// A host path that a workload may read.
+fn read_only(source: &Path, target: &Path) -> Mount {
+    Mount { source: source.to_owned(), target: target.to_owned(), access: Access::ReadOnly }
+}
+
+/// Mounts of every sandboxed workload: its Python environment, and those of [`connection_mounts`].
 pub fn shared_mounts(app: &App, environment: &Environment) -> Vec<Mount> {
-    let read_only = |source: &Path, target: &Path| Mount {
-        source: source.to_owned(),
-        target: target.to_owned(),
-        access: Access::ReadOnly,
-    };
     let mut mounts: Vec<Mount> =
         environment.read_only_paths.iter().map(|path| read_only(path, path)).collect();
-    mounts.push(read_only(&crate::hook::directory(&app.config.data_dir), Path::new(HOOK_TARGET)));
+    mounts.extend(connection_mounts(app));
+    mounts
+}
+
+/// Mounts with which user code reaches this server: the import hook, the certificate.
+pub fn connection_mounts(app: &App) -> Vec<Mount> {
+    let mut mounts = vec![read_only(&crate::hook::directory(&app.config.data_dir), Path::new(HOOK_TARGET))];
     if let Some(bundle) = &app.connection.ca_bundle {
         mounts.push(read_only(bundle, Path::new(CA_BUNDLE_TARGET)));
     }

@@ -1,4 +1,4 @@
-//! Stands in for the product's binary in this crate's tests: sub-commands `supervise` and `exec-as`.
+//! Stands in for the product's binary in this crate's tests: sub-commands `supervise`, `exec-as` and `run-container`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ fn main() -> ExitCode {
             Some(directory) => runner::supervise(Path::new(&directory)),
             None => ExitCode::from(2),
         },
+        Some(runner::oci::SUBCOMMAND) => runner::oci::run_container(arguments),
         Some(runner::exec_as::SUBCOMMAND) => runner::exec_as(arguments),
         _ => ExitCode::from(2),
     }

@@ -6,7 +6,9 @@ use regex::{Captures, Regex};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{CatalogueError, Framework, ImageProfile, Launcher, Source};
+use super::container::{RawContainer, RawExecutor, RawGpus};
+use super::{CatalogueError, ContainerImage, Framework, ImageProfile, Launcher, Source};
+use crate::oci::PullPolicy;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,15 +22,34 @@ struct File {
 struct RawEntry {
     name: String,
     pattern: String,
-    #[serde(default)]
-    framework: Framework,
-    #[serde(default)]
-    launcher: Launcher,
+    framework: Option<Framework>,
+    launcher: Option<Launcher>,
     python: Option<String>,
     exact: Option<bool>,
     packages: Option<Vec<String>>,
     interpreter: Option<PathBuf>,
     conda: Option<PathBuf>,
+    executor: Option<RawExecutor>,
+    image: Option<String>,
+    pull: Option<PullPolicy>,
+    gpus: Option<RawGpus>,
+    memory_gib: Option<f64>,
+    cpus: Option<f64>,
+    pids_limit: Option<u64>,
+}
+
+impl RawEntry {
+    fn container(&self) -> RawContainer<'_> {
+        RawContainer {
+            executor: self.executor,
+            image: self.image.as_deref(),
+            pull: self.pull,
+            gpus: self.gpus.as_ref(),
+            memory_gib: self.memory_gib,
+            cpus: self.cpus,
+            pids_limit: self.pids_limit,
+        }
+    }
 }
 
 /// A checked entry.
@@ -71,6 +92,30 @@ impl Entry {
         for text in raw.python.iter().chain(raw.packages.iter().flatten()) {
             check_placeholders(text, &pattern)?;
         }
+        if let Some(image) = raw.container().template()? {
+            let given = [
+                ("framework", raw.framework.is_some()),
+                ("launcher", raw.launcher.is_some()),
+                ("python", raw.python.is_some()),
+                ("exact", raw.exact.is_some()),
+                ("packages", raw.packages.is_some()),
+                ("interpreter", raw.interpreter.is_some()),
+                ("conda", raw.conda.is_some()),
+            ];
+            if let Some((key, _)) = given.iter().find(|(_, given)| *given) {
+                return Err(format!("{key} does not go with executor = \"oci\": the image has its own"));
+            }
+            check_placeholders(&image.reference, &pattern)?;
+            return Ok(Entry {
+                name: raw.name,
+                text: raw.pattern,
+                pattern,
+                framework: Framework::default(),
+                launcher: Launcher::default(),
+                source: Source::Container(image),
+            });
+        }
+        let (framework, launcher) = (raw.framework.unwrap_or_default(), raw.launcher.unwrap_or_default());
         let from_packages = raw.python.is_some() || raw.exact.is_some() || raw.packages.is_some();
         let source = match (raw.interpreter, raw.conda) {
             (Some(_), Some(_)) => return Err("interpreter and conda exclude each other".into()),
@@ -86,14 +131,7 @@ impl Entry {
             },
         };
         let Source::Packages { python, packages, .. } = &source else {
-            return Ok(Entry {
-                name: raw.name,
-                text: raw.pattern,
-                pattern,
-                framework: raw.framework,
-                launcher: raw.launcher,
-                source,
-            });
+            return Ok(Entry { name: raw.name, text: raw.pattern, pattern, framework, launcher, source });
         };
         if let Some(python) = python
             && !python.contains('{')
@@ -104,14 +142,7 @@ impl Entry {
         if let Some(odd) = packages.iter().find(|package| !is_requirement(package)) {
             return Err(format!("{odd:?} in packages is not a requirement such as \"numpy<2\""));
         }
-        Ok(Entry {
-            name: raw.name,
-            text: raw.pattern,
-            pattern,
-            framework: raw.framework,
-            launcher: raw.launcher,
-            source,
-        })
+        Ok(Entry { name: raw.name, text: raw.pattern, pattern, framework, launcher, source })
     }
 
     /// The profile, when the pattern matches the image.
@@ -121,7 +152,7 @@ impl Entry {
             name: self.name.clone(),
             framework: self.framework,
             launcher: self.launcher,
-            source: filled(&self.source, &captures),
+            source: filled(&self.source, &captures, image),
         })
     }
 
@@ -157,14 +188,23 @@ fn is_python_version(text: &str) -> bool {
 }
 
 /// The source with `{name}` replaced by what the pattern captured under that name.
-fn filled(source: &Source, captures: &Captures<'_>) -> Source {
-    let Source::Packages { python, exact, packages } = source else { return source.clone() };
+fn filled(source: &Source, captures: &Captures<'_>, image: &str) -> Source {
     let fill = |text: &str| -> Option<String> {
         let mut filled = text.to_owned();
         for name in placeholders(text) {
             filled = filled.replace(&format!("{{{name}}}"), captures.name(name)?.as_str());
         }
         Some(filled)
+    };
+    let (python, exact, packages) = match source {
+        Source::Interpreter(_) => return source.clone(),
+        Source::Container(container) => {
+            let named = Some(&container.reference).filter(|reference| !reference.is_empty());
+            // What is left open by the pattern, and no name at all, mean the image as the request names it.
+            let reference = named.and_then(|reference| fill(reference)).unwrap_or_else(|| image.to_owned());
+            return Source::Container(ContainerImage { reference, ..container.clone() });
+        }
+        Source::Packages { python, exact, packages } => (python, exact, packages),
     };
     Source::Packages {
         // "3" asks for no more than Python.
@@ -221,6 +261,10 @@ mod tests {
         assert!(both.contains("do not go with interpreter or conda"), "{both}");
         let option = problem("[[image]]\nname = 'b'\npattern = 'x'\npackages = ['--pre']\n");
         assert!(option.contains("is not a requirement"), "{option}");
+        let mixed = problem("[[image]]\nname = 'b'\npattern = 'x'\nexecutor = 'oci'\npackages = ['numpy']\n");
+        assert!(mixed.contains("packages does not go with executor"), "{mixed}");
+        let stray = problem("[[image]]\nname = 'b'\npattern = 'x'\npull = 'never'\n");
+        assert!(stray.contains("pull needs executor = \"oci\""), "{stray}");
         let framework = problem("[[image]]\nname = 'b'\npattern = 'x'\nframework = 'caffe'\n");
         assert!(framework.contains("line 4") && framework.contains("scikit-learn"), "{framework}");
     }

@@ -1,5 +1,6 @@
 //! The image catalogue: what an image URI means on this machine.
 
+mod container;
 mod entry;
 
 use std::fmt;
@@ -9,6 +10,8 @@ use serde::Deserialize;
 
 use entry::Entry;
 pub(crate) use entry::without_version;
+
+use crate::oci::{Limits, PullPolicy};
 
 /// The built-in entries, which also document the format.
 pub const DEFAULT_IMAGES: &str = include_str!("default-images.toml");
@@ -90,6 +93,36 @@ pub enum Source {
     },
     /// An interpreter of the user's, as it is.
     Interpreter(PathBuf),
+    /// None of ours: the image is run as a real container.
+    Container(ContainerImage),
+}
+
+/// An image that a container engine runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerImage {
+    /// What the engine calls it.
+    pub reference: String,
+    /// When it is pulled.
+    pub pull: PullPolicy,
+    /// What its containers may use of the machine.
+    pub limits: Limits,
+}
+
+impl ImageProfile {
+    /// The profile of an image that no entry matches and that is run as it is.
+    pub fn of_container(image: &str) -> ImageProfile {
+        let container = ContainerImage {
+            reference: image.to_owned(),
+            pull: PullPolicy::default(),
+            limits: Limits::default(),
+        };
+        ImageProfile {
+            name: image.to_owned(),
+            framework: Framework::default(),
+            launcher: Launcher::default(),
+            source: Source::Container(container),
+        }
+    }
 }
 
 /// What is wrong with a catalogue, or with an image; a sentence for people.
@@ -123,7 +156,7 @@ impl Catalogue {
     /// The profile of an image.
     ///
     /// # Errors
-    /// A sentence that names the image and says how to add it.
+    /// When no entry matches: a sentence that names the image and says how to add it.
     pub fn resolve(&self, image: &str) -> Result<ImageProfile, CatalogueError> {
         self.entries.iter().find_map(|entry| entry.profile(image)).ok_or_else(|| {
             CatalogueError(format!(

@@ -1,6 +1,7 @@
 //! The training container contract: files under `/opt/ml`, `SM_*` variables, the command, and what a job leaves to be read.
 
 mod arguments;
+mod container;
 mod distribution;
 mod failure;
 mod hosts;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub use container::ContainerCommand;
 pub use distribution::{Strategy, unsupported_distribution};
 pub use failure::{Traceback, failure_message, failure_reason, traceback};
 pub use hosts::{HOMOGENEOUS_GROUP, InstanceGroup, RENDEZVOUS_PORT, Rendezvous};

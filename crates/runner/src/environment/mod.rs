@@ -138,6 +138,10 @@ impl Environments {
     ) -> Result<Environment, EnvironmentError> {
         let below = match &profile.source {
             Source::Interpreter(interpreter) => self.existing(interpreter).await?,
+            Source::Container(image) => {
+                let detail = format!("{} is run as a container, which has its own Python.", image.reference);
+                return Err(EnvironmentError::new("building the environment", detail));
+            }
             Source::Packages { python, exact, packages } => {
                 let recipe = Recipe { python: python.clone(), exact: *exact, packages: packages.clone() };
                 self.built(&recipe.content_key(), &Plan::Image(&recipe), progress).await?

@@ -19,6 +19,7 @@ use rustix::io::FdFlags;
 use rustix::pipe::PipeFlags;
 
 pub use locks_probe::probe_locks;
+pub(crate) use ownership::give;
 pub use probe::{SandboxReport, SandboxState, probe};
 
 use crate::cgroup::ControlGroup;
@@ -26,6 +27,7 @@ use crate::exec_as::{self, InitOptions};
 use crate::executor::ExecutorSettings;
 use crate::feed::Feeder;
 use crate::limits::EffectiveLimits;
+use crate::locks::LockReport;
 use crate::locks::landlock::{Places, SCRATCH_PLACES, SYSTEM_PLACES};
 use crate::supervisor::directory::Assignment;
 use crate::workload::{Access, Confinement, Mount, Network, WorkloadSpec};
@@ -54,6 +56,8 @@ pub(crate) enum JobPid {
     Announced(OwnedFd),
     /// The started process is the one.
     Child,
+    /// The started process tells it on its control channel; the job is kept in by others, with these locks.
+    Told(Vec<LockReport>),
 }
 
 /// Who a job runs as on this host.
@@ -94,7 +98,11 @@ pub(crate) fn prepare(
     let init = std::env::current_exe()
         .map_err(|error| format!("The server's own program cannot be found: {error}."))?;
     check_sources(&spec.mounts)?;
-    match spec.confinement {
+    match &spec.confinement {
+        Confinement::Container(container) => {
+            make_nested_targets(&spec.mounts)?;
+            crate::oci::prepare(spec, container, workload_directory, limits, &init)
+        }
         Confinement::Bubblewrap => {
             make_nested_targets(&spec.mounts)?;
             hand_over(&spec.mounts, identity)?;
@@ -120,7 +128,7 @@ fn init_options(
         Identity::Own { .. } => None,
     };
     // The kernel counts all processes of a user; those of a user namespace of its own are the job's alone.
-    let others = || match (identity, spec.confinement) {
+    let others = || match (identity, &spec.confinement) {
         (Identity::Own { .. }, Confinement::Bubblewrap) => 0,
         _ => processes::of_user(identity.ids().0),
     };
@@ -141,7 +149,7 @@ fn hand_over(mounts: &[Mount], identity: Identity) -> Result<(), String> {
     for mount in mounts {
         let source = mount.source.display();
         match mount.access {
-            Access::ReadWrite => ownership::give(&mount.source, uid, gid)
+            Access::ReadWrite => give(&mount.source, uid, gid)
                 .map_err(|error| format!("{source} cannot be given to the job's user {uid}: {error}."))?,
             Access::ReadOnly => {
                 let readable = ownership::is_readable_by(&mount.source, uid, gid)

@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 512;
 ///
 /// Links themselves are given, never what they lead to. A file with several names that belongs to someone
 /// else is left alone, since another of its names may lie outside.
-pub(super) fn give(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+pub(crate) fn give(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
     let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
     let giving = Giving { uid, gid, device: stat.st_dev };
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {

@@ -18,6 +18,7 @@ use directory::{Assignment, Attempt, WorkloadDirectory, now_ms};
 use crate::cgroup::ControlGroup;
 use crate::feed::Feeder;
 use crate::limits::Machine;
+use crate::oci;
 use crate::sandbox;
 use crate::workload::{Access, Exit, ExitReport};
 use disk::DiskWatch;
@@ -137,8 +138,12 @@ fn run(directory: &WorkloadDirectory, assignment: &Assignment, attempt: Attempt)
     let disk = DiskWatch::start(Watchdog::places(spec));
     let work = spec.mounts.iter().find(|mount| mount.access == Access::ReadWrite);
     let work = work.map_or(directory.path(), |mount| &mount.source);
-    let limits = spec.limits.on(Machine::look(work, disk.used_bytes()));
-    let group = ControlGroup::create(&format!("modelyard-{}-{}", spec.id, std::process::id()), &limits);
+    let limits = oci::limits(spec).on(Machine::look(work, disk.used_bytes()));
+    let group = match oci::container_of(spec) {
+        None => ControlGroup::create(&format!("modelyard-{}-{}", spec.id, std::process::id()), &limits),
+        // The engine makes its own, and its processes are none of the job's.
+        Some(_) => ControlGroup::default(),
+    };
     // Recorded before anything is in it, so that nothing can be lost in it.
     if let Err(error) = directory.write_control_group(&group) {
         return not_launched(format!("The control group cannot be recorded: {error}."), false);
@@ -156,6 +161,18 @@ fn run(directory: &WorkloadDirectory, assignment: &Assignment, attempt: Attempt)
                     not_launched(text, false)
                 }
             }
+        }
+    };
+    let report = match oci::finish(directory, spec) {
+        Ok(false) => report,
+        Ok(true) => {
+            // What the engine started meanwhile goes too.
+            kill_all_descendants();
+            ExitReport { ended_at_ms: now_ms(), ..report }
+        }
+        Err(text) => {
+            let _ = writeln!(std::io::stderr(), "{text}");
+            report
         }
     };
     if let Err(error) = group.remove() {

@@ -22,6 +22,7 @@ use crate::exec_as::{GO, InitMessage, Readiness};
 use crate::feed::Feeds;
 use crate::limits::LimitEvent;
 use crate::locks::{LockReport, namespaces, unmet};
+use crate::oci;
 use crate::sandbox::{JobPid, Launch, announced_pid};
 use crate::usage::{Sampler, Subject};
 use crate::workload::{Containment, Exit, ExitReport, WorkloadSpec};
@@ -160,6 +161,7 @@ impl<'a> Watch<'a> {
         match job_pid {
             JobPid::Announced(pipe) => watch.pid_announcement = Some((File::from(pipe), Vec::new())),
             JobPid::Child => watch.attempt.job = ProcessIdentity::of(watch.child.id()),
+            JobPid::Told(locks) => watch.note_locks(locks),
         }
         watch.feeds = Feeds::start(feeders).map_err(text)?;
         // The job waits to be let go until both of these are done, and the sandbox is being made meanwhile.
@@ -187,7 +189,9 @@ impl<'a> Watch<'a> {
         let ended_at_ms = now_ms();
         let exit = self.exit(sandbox_status.ok());
         let was_killed = exit == Exit::Signal(Signal::KILL.as_raw());
-        let (peak_memory_bytes, cpu_seconds) = descendants_usage();
+        let is_container = oci::container_of(self.spec).is_some();
+        // An engine's processes are no part of the job, and the job's may be none of this process's.
+        let (peak_memory_bytes, cpu_seconds) = if is_container { (None, None) } else { descendants_usage() };
         let run_seconds = self.launched_at.map_or(0.0, |at| at.elapsed().as_secs_f64());
         let started_at_ms = self.attempt.started_at_ms;
         let limit_event = self.limit_event.take();
@@ -197,7 +201,11 @@ impl<'a> Watch<'a> {
             log_error: self.log.finish(ended_at_ms),
             limit_events: limit_event
                 .into_iter()
-                .chain(self.watchdog.kernels_word(self.group, was_killed && !self.stop_requested))
+                .chain(self.watchdog.kernels_word(
+                    self.group,
+                    was_killed && !self.stop_requested,
+                    is_container,
+                ))
                 .collect(),
             usage: self.sampler.map(|sampler| sampler.finish(cpu_seconds, run_seconds, peak_memory_bytes)),
             containment: self.containment,
@@ -208,7 +216,12 @@ impl<'a> Watch<'a> {
     /// Looks at what the job uses, and ends it when it has passed a limit.
     fn look_after(&mut self) {
         let (Some(sampler), Some(job)) = (&mut self.sampler, self.attempt.job) else { return };
-        let subject = Subject { pid: job.pid, outer_pid: self.child.id(), group: self.group };
+        let subject = Subject {
+            pid: job.pid,
+            outer_pid: self.child.id(),
+            group: self.group,
+            is_job: oci::container_of(self.spec).is_some(),
+        };
         let log_bytes = self.log.written_bytes();
         sampler.sample_if_due(subject, self.watchdog.disk_bytes(log_bytes));
         let passed = self.watchdog.look(subject, log_bytes);
@@ -217,6 +230,14 @@ impl<'a> Watch<'a> {
         {
             self.limit_event = Some(event);
             self.force();
+        }
+    }
+
+    /// Notes the locks of a job that is kept in by others.
+    fn note_locks(&mut self, locks: Vec<LockReport>) {
+        self.containment.locks = locks;
+        if let Err(error) = self.directory.write_containment(&self.containment) {
+            let _ = writeln!(io::stderr(), "the locks cannot be recorded: {error}");
         }
     }
 
@@ -348,6 +369,11 @@ impl<'a> Watch<'a> {
                     self.launched_at = Some(Instant::now());
                     let path = self.directory.path();
                     self.sampler = Some(Sampler::start(path, self.spec, &self.assignment.settings));
+                }
+                Some(InitMessage::Pid(pid)) => {
+                    self.attempt.job = ProcessIdentity::of(pid);
+                    self.attempt.started_at_ms = now_ms();
+                    self.record_running();
                 }
                 Some(InitMessage::Failed(text)) => self.launch_error = Some(text),
                 Some(InitMessage::Ended(exit)) => self.job_exit = Some(exit),
@@ -498,15 +524,16 @@ impl<'a> Watch<'a> {
     }
 
     fn launch_failure(&mut self, sandbox_status: Option<ExitStatus>) -> String {
-        if let Some(text) = self.launch_error.take() {
-            return text;
-        }
+        let said = self.launch_error.take();
         let mut complaint = Vec::new();
         if let Some(output) = self.output.take() {
             // Ends with an error when the pipe is empty but still open; what was read until then is kept.
             let _ = output.take(LAUNCH_TEXT_BYTES as u64).read_to_end(&mut complaint);
         }
         let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
+        if let Some(text) = said {
+            return if complaint.is_empty() { text } else { format!("{text} ({complaint})") };
+        }
         let ended = sandbox_status.map_or_else(|| "it ended".to_owned(), |status| status.to_string());
         if complaint.is_empty() {
             format!("The sandbox could not be set up ({ended}).")

@@ -116,8 +116,14 @@ impl Watchdog {
         is_past.then(|| ended(Limited::Memory, limit_bytes))
     }
 
-    /// What the kernel says was done for limits, after the end of the job, whose main process may have been killed.
-    pub fn kernels_word(&self, group: &ControlGroup, was_killed: bool) -> Vec<LimitEvent> {
+    /// What the kernel says was done for limits, after the end of the job, whose main process may have been killed. What an
+    /// engine's own groups counted is gone with them: there the count of the whole machine has to do.
+    pub fn kernels_word(
+        &self,
+        group: &ControlGroup,
+        was_killed: bool,
+        is_container: bool,
+    ) -> Vec<LimitEvent> {
         let kernel = |limited, limit, count| LimitEvent {
             limited,
             limit,
@@ -131,7 +137,9 @@ impl Watchdog {
             events.push(kernel(Limited::Memory, self.limits.memory_bytes, kills));
         } else if was_killed {
             let others = machine_out_of_memory_kills().saturating_sub(self.out_of_memory_kills_before);
-            if others > 0 {
+            if others > 0 && is_container {
+                events.push(kernel(Limited::Memory, self.limits.memory_bytes, others));
+            } else if others > 0 {
                 events.push(kernel(Limited::MachineMemory, 0, others));
             }
         }

@@ -20,8 +20,10 @@ const SHARE_OF_TIME: u32 = 400;
 /// Whose use is measured.
 #[derive(Clone, Copy)]
 pub(crate) struct Subject<'a> {
-    /// The first process of the sandbox, which is not the job's.
+    /// The first process of the sandbox or container.
     pub pid: u32,
+    /// Whether that is the job's own; a sandbox's is not.
+    pub is_job: bool,
     /// The process that made the sandbox and waits for it; the same one where there is none.
     pub outer_pid: u32,
     /// Its control group.
@@ -32,7 +34,7 @@ impl Subject<'_> {
     /// All processes of the job.
     pub fn processes(&self) -> Vec<u32> {
         let mut pids = self.group.members().unwrap_or_else(|| descendants(self.pid));
-        pids.retain(|pid| *pid != self.pid && *pid != self.outer_pid);
+        pids.retain(|pid| (self.is_job || *pid != self.pid) && *pid != self.outer_pid);
         pids
     }
 }

@@ -18,6 +18,7 @@ fn shown(catalogue: &Catalogue, image: &str) -> String {
             packages.first().map_or("nothing", String::as_str)
         ),
         Source::Interpreter(path) => format!("{} {} {}", profile.name, profile.framework, path.display()),
+        Source::Container(image) => format!("{} {} {:?}", profile.name, image.reference, image.pull),
     }
 }
 
@@ -151,4 +152,18 @@ fn write(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();
     path
+}
+
+#[test]
+fn an_entry_may_be_a_real_container() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mine.toml");
+    let text = "[[image]]\nname = 'mine'\npattern = '(.*/)?mine:(?P<tag>.+)'\nexecutor = 'oci'\n\
+                image = 'localhost/mine:{tag}'\npull = 'never'\n\n\
+                [[image]]\nname = 'all'\npattern = '.*/base:.*'\nexecutor = 'oci'\n";
+    std::fs::write(&file, text).unwrap();
+    let catalogue = Catalogue::load(&[file]).unwrap();
+    assert_eq!(shown(&catalogue, "registry.example.com/mine:7"), "mine localhost/mine:7 Never");
+    let own = "registry.example.com/base:1";
+    assert_eq!(shown(&catalogue, own), format!("all {own} Missing"));
 }

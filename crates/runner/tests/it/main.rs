@@ -11,6 +11,7 @@ mod executor;
 mod feed;
 mod hostile;
 mod hosts;
+mod oci;
 mod output;
 mod supervision;
 mod usage;

@@ -36,6 +36,7 @@ pub fn doctor(data_dir: &Path, flags: &Flags) -> Result<ExitCode, String> {
     let checks = [
         sandbox(&search_path),
         locks(data_dir, &search_path),
+        containers(data_dir, &search_path),
         python(&search_path),
         installer(&search_path),
         folder(data_dir),
@@ -123,6 +124,28 @@ fn try_locks(settings: runner::ExecutorSettings) -> Result<runner::Containment, 
     let removed = std::fs::remove_dir_all(&directory);
     removed.map_err(|error| format!("{}: {error}", directory.display()))?;
     probed
+}
+
+/// Runs a tiny container.
+fn containers(data_dir: &Path, search_path: &[PathBuf]) -> Check {
+    let check = |works, found, mend: String| Check { what: "container engine", works, found, mend };
+    let config = match config::containers_of(data_dir) {
+        Ok(config) => config,
+        Err(error) => return check(false, error.to_string(), "correct the settings file".into()),
+    };
+    let Some(engine) = &config.engine else {
+        let found = "none; images of the catalogue run in sandboxes, others do not run";
+        return check(true, found.into(), "sudo apt-get install podman".into());
+    };
+    let report = runner::oci::probe(engine, search_path);
+    match report.state {
+        runner::oci::EngineState::Works => check(true, report.detail, String::new()),
+        // One that only lies around is not needed.
+        runner::oci::EngineState::Broken => {
+            let found = format!("images outside the catalogue do not run: {}", report.detail);
+            check(!config.is_named, found, report.remedy.unwrap_or_default())
+        }
+    }
 }
 
 fn program(search_path: &[PathBuf], name: &str) -> Option<PathBuf> {

@@ -74,7 +74,7 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let mut words = std::env::args_os();
-    // These two run inside job start-up, where each millisecond counts and no argument parser is needed.
+    // These run inside job start-up, where each millisecond counts and no argument parser is needed.
     match words.nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("supervise") => {
             return match words.next() {
@@ -83,6 +83,7 @@ pub fn main() -> ExitCode {
             };
         }
         Some("exec-as") => runner::exec_as::exec_as(words),
+        Some("run-container") => return runner::oci::run_container(words),
         _ => {}
     }
     let arguments = Arguments::parse();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
+use runner::catalogue::Source;
 use runner::executor::Executor;
 use runner::workload::{Access, Confinement, Mount, Network, Observation, WorkloadSpec};
 use serde::{Deserialize, Serialize};
@@ -70,7 +71,14 @@ impl ReplicaLauncher {
             .await
             .map_err(|error| error.to_string())?;
         let log = JobLog::new(&app, &payload.account, &payload.region, &group, &stream);
-        let profile = app.catalogue.resolve(&variant.image).map_err(|error| error.to_string())?;
+        let profile = app.containers.profile(&app.catalogue, &variant.image).await?;
+        if let Source::Container(image) = &profile.source {
+            return Err(format!(
+                "the image {:?} is run as a real container, which training jobs can use and endpoints cannot yet: let the image \
+                 catalogue say which Python environment it means.",
+                image.reference
+            ));
+        }
 
         let directory = workloads::replica_directory(&app.config, &replica.id);
         let model = directory.join("opt-ml/model");

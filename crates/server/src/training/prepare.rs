@@ -1,9 +1,10 @@
 //! From a claimed job to the running workloads of its hosts: inputs, source, environment, container contract, launch.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use api::sagemaker::CreateTrainingJobInput;
-use runner::catalogue::ImageProfile;
+use runner::catalogue::{ImageProfile, Source};
 use runner::contract::{Channel, InstanceGroup, Rendezvous, TrainingContract};
 use runner::environment::Environment;
 use runner::feed::Feed;
@@ -13,7 +14,7 @@ use super::addresses::AddressRange;
 use super::attempt::Attempt;
 use super::hosts::{self, OwnChannel};
 use super::record::{FailureCard, HostRecord, TrainingRecord};
-use super::{channels, sync};
+use super::{channels, container, sync};
 use crate::app::App;
 use crate::capacity::{Grant, HostGrant};
 use crate::job_log::JobLog;
@@ -33,7 +34,7 @@ const STOP_GRACE_SECONDS: u64 = 120;
 const CREDENTIALS_MARGIN_SECONDS: i64 = 3_600;
 
 /// Result of a step that may fail the job.
-type Step<T> = Result<T, Box<FailureCard>>;
+pub type Step<T> = Result<T, Box<FailureCard>>;
 
 /// Folder of a job's files while it runs.
 pub fn job_directory(app: &App, id: &str) -> PathBuf {
@@ -58,7 +59,7 @@ pub fn shown_command(attempt: &Attempt<'_>) -> String {
         None => {
             let parameters = attempt.request.hyper_parameters.clone().unwrap_or_default();
             let program = parameters.get("sagemaker_program").map(|text| text.trim_matches('"').to_owned());
-            format!("python {}", program.unwrap_or_else(|| "train".into()))
+            program.map_or_else(|| "train".into(), |program| format!("python {program}"))
         }
     }
 }
@@ -81,10 +82,32 @@ struct Shared<'a> {
 }
 
 /// What was put in place for one host.
-struct Furnished {
-    contract: TrainingContract,
-    mounts: Vec<Mount>,
+pub struct Furnished {
+    /// What it is told.
+    pub contract: TrainingContract,
+    /// Channels and checkpoints.
+    pub mounts: Vec<Mount>,
     feeds: Vec<Feed>,
+}
+
+/// What all hosts of a job run in.
+enum Runtime {
+    Sandbox(Environment),
+    Container(container::Image),
+}
+
+/// What a host runs.
+pub struct Program {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Variables, without those of the connection.
+    pub environment: BTreeMap<String, String>,
+    /// Where it starts.
+    pub working_directory: PathBuf,
+    /// All of its mounts.
+    pub mounts: Vec<Mount>,
+    /// How it is kept apart.
+    pub confinement: Confinement,
 }
 
 /// Prepares all hosts of the job; or gives the card of the step that failed.
@@ -154,7 +177,8 @@ pub async fn start(attempt: &Attempt<'_>, ready: &Ready) -> store::Result<Step<(
     })))
 }
 
-fn failed<T>(cause: &str, text: String) -> Step<T> {
+/// A step that failed.
+pub fn failed<T>(cause: &str, text: String) -> Step<T> {
     Err(Box::new(FailureCard::new(cause, text)))
 }
 
@@ -172,7 +196,7 @@ impl Shared<'_> {
         let specification = attempt.request.algorithm_specification.as_ref();
         let image =
             specification.and_then(|specification| specification.training_image.clone()).unwrap_or_default();
-        let profile = app.catalogue.resolve(&image).or_else(|error| {
+        let profile = app.containers.profile(&app.catalogue, &image).await.or_else(|error| {
             failed("request", format!("ClientError: Cannot pull algorithm container. {error}"))
         });
         let profile = profile.map_err(|card| (card, 0))?;
@@ -181,19 +205,26 @@ impl Shared<'_> {
                 .line("modelyard: ProfilerRuleConfigurations are recorded; their rules are not evaluated")
                 .await;
         }
+        let brings_code = matches!(profile.source, Source::Container(_));
         let furnishing = records.iter().enumerate().map(|(index, host)| async move {
-            self.furnish(host).await.map_err(|mut card| {
+            self.furnish(host, brings_code).await.map_err(|mut card| {
                 card.first_failed_host = (records.len() > 1).then(|| host.name.clone());
                 (card, index)
             })
         });
         let furnished = futures::future::try_join_all(furnishing).await?;
-        // All hosts have the same source, so that one environment does for all.
-        let code = opt_ml(app, &records[0].workload).join("code");
-        let environment = match build(app, &profile, &code, &first).await {
-            Ok(environment) => environment,
-            Err(text) => return failed("environment", text).map_err(|card| (card, 0)),
+        let runtime = match &profile.source {
+            Source::Container(image) => {
+                container::Image::have(app, image, &first).await.map(Runtime::Container)
+            }
+            // All hosts have the same source, so that one environment does for all.
+            _ => {
+                let code = opt_ml(app, &records[0].workload).join("code");
+                let built = build(app, &profile, &code, &first).await;
+                built.map(Runtime::Sandbox).or_else(|text| failed("environment", text))
+            }
         };
+        let runtime = runtime.map_err(|card| (card, 0))?;
         let mut specs = Vec::new();
         let parts = records.iter().zip(furnished).zip(log_paths).zip(grant);
         for (index, (((host, furnished), log_path), granted)) in parts.enumerate() {
@@ -201,14 +232,14 @@ impl Shared<'_> {
                 let log = attempt.log(&host.log_stream);
                 log.line(&format!("modelyard: {text}; the job runs with what there is")).await;
             }
-            let spec = self.spec(host, furnished, log_path, granted, &environment).await;
+            let spec = self.spec(host, furnished, log_path, granted, &runtime).await;
             specs.push(spec.map_err(|card| (card, index))?);
         }
         Ok(specs)
     }
 
-    /// Puts channels, checkpoints and source in place for one host.
-    async fn furnish(&self, host: &HostRecord) -> Step<Furnished> {
+    /// Puts channels, checkpoints and source in place for one host; an image that `brings_code` fetches the source itself.
+    async fn furnish(&self, host: &HostRecord, brings_code: bool) -> Step<Furnished> {
         let attempt = self.attempt;
         let (app, account) = (attempt.app, &attempt.work.key.account);
         let directory = job_directory(app, &host.workload);
@@ -243,6 +274,9 @@ impl Shared<'_> {
             Ok(synchronised) => mounts.extend(synchronised),
             Err(text) => return failed("checkpoint", text),
         }
+        if brings_code {
+            return Ok(Furnished { contract, mounts, feeds });
+        }
         if let Some(uri) = contract.source_archive()
             && let Err(text) = workloads::extract_object(app, account, &uri, &opt_ml.join("code")).await
         {
@@ -264,18 +298,15 @@ impl Shared<'_> {
         furnished: Furnished,
         log_path: PathBuf,
         granted: &HostGrant,
-        environment: &Environment,
+        runtime: &Runtime,
     ) -> Step<WorkloadSpec> {
         let attempt = self.attempt;
         let (app, key) = (attempt.app, &attempt.work.key);
         let opt_ml = opt_ml(app, &host.workload);
-        let prepared = match furnished.contract.prepare(&opt_ml, environment) {
-            Ok(prepared) => prepared,
-            Err(error) => return failed("request", format!("ClientError: {error}")),
+        let program = match runtime {
+            Runtime::Sandbox(environment) => self.sandboxed(host, &furnished, opt_ml, environment).await?,
+            Runtime::Container(image) => image.program(app, &furnished, &opt_ml)?,
         };
-        for note in &prepared.notes {
-            attempt.log(&host.log_stream).line(&format!("modelyard: {note}")).await;
-        }
         let identity = JobIdentity {
             account: &key.account,
             region: &key.region,
@@ -285,21 +316,16 @@ impl Shared<'_> {
         let lifetime_seconds = limit_seconds as i64 + CREDENTIALS_MARGIN_SECONDS;
         let mut variables = workloads::connection_environment(app, &identity, lifetime_seconds);
         let hook = variables.remove("PYTHONPATH").unwrap_or_default();
-        for (name, value) in prepared.environment {
-            variables.insert(name, value);
-        }
+        variables.extend(program.environment);
         let python_path =
             variables.get("PYTHONPATH").map_or(hook.clone(), |present| format!("{hook}:{present}"));
         variables.insert("PYTHONPATH".into(), python_path);
-        let mut mounts = workloads::shared_mounts(app, environment);
-        mounts.push(Mount { source: opt_ml, target: PathBuf::from("/opt/ml"), access: Access::ReadWrite });
-        mounts.extend(furnished.mounts);
         Ok(WorkloadSpec {
             id: host.workload.clone(),
-            command: prepared.command,
+            command: program.command,
             environment: variables,
-            working_directory: prepared.working_directory,
-            mounts,
+            working_directory: program.working_directory,
+            mounts: program.mounts,
             feeds: furnished.feeds,
             log_path,
             time_limit_seconds: Some(limit_seconds),
@@ -310,7 +336,7 @@ impl Shared<'_> {
                 Network::Host
             },
             user: JobUser::Unprivileged,
-            confinement: Confinement::Bubblewrap,
+            confinement: program.confinement,
             hostname: host.name.clone(),
             hosts: hosts::addresses(&self.groups, self.range),
             limits: runner::Limits {
@@ -321,6 +347,33 @@ impl Shared<'_> {
             },
             required_locks: app.config.required_locks.clone(),
             gpus: granted.gpus.clone(),
+        })
+    }
+
+    /// The program of a host in a sandbox.
+    async fn sandboxed(
+        &self,
+        host: &HostRecord,
+        furnished: &Furnished,
+        opt_ml: PathBuf,
+        environment: &Environment,
+    ) -> Step<Program> {
+        let prepared = match furnished.contract.prepare(&opt_ml, environment) {
+            Ok(prepared) => prepared,
+            Err(error) => return failed("request", format!("ClientError: {error}")),
+        };
+        for note in &prepared.notes {
+            self.attempt.log(&host.log_stream).line(&format!("modelyard: {note}")).await;
+        }
+        let mut mounts = workloads::shared_mounts(self.attempt.app, environment);
+        mounts.push(Mount { source: opt_ml, target: PathBuf::from("/opt/ml"), access: Access::ReadWrite });
+        mounts.extend(furnished.mounts.clone());
+        Ok(Program {
+            command: prepared.command,
+            environment: prepared.environment,
+            working_directory: prepared.working_directory,
+            mounts,
+            confinement: Confinement::Bubblewrap,
         })
     }
 
@@ -352,7 +405,7 @@ impl Shared<'_> {
                 .as_ref()
                 .map_or_else(|| "None".to_owned(), ToString::to_string),
         });
-        let mut configurations = std::collections::BTreeMap::new();
+        let mut configurations = BTreeMap::new();
         if let Some(hook) = &request.debug_hook_config {
             // What the debugger's library in user code reads.
             let written = serde_json::to_value(hook).unwrap_or_default();

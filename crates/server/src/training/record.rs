@@ -93,8 +93,8 @@ pub struct FinalMetric {
 /// Why a job failed, whole; `FailureReason` is its short form.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailureCard {
-    /// What failed: `capacity`, `environment`, `input`, `launch`, `exit`, `signal`, `out_of_memory`, `disk_full`, `limit`,
-    /// `checkpoint`, `time_limit`, `supervisor`, `output` or `request`.
+    /// What failed: `capacity`, `environment`, `image`, `input`, `launch`, `exit`, `signal`, `out_of_memory`, `disk_full`,
+    /// `limit`, `checkpoint`, `time_limit`, `supervisor`, `output` or `request`.
     pub cause: String,
     /// One sentence, at most 1,024 characters, as `FailureReason` shows it.
     pub reason: String,
