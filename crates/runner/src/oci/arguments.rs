@@ -91,7 +91,7 @@ fn create(
     list.add("--name", container_name(&spec.id));
     list.add("--label", format!("{ROOT_LABEL}={}", root.display()));
     list.add("--label", format!("{WORKLOAD_LABEL}={}", spec.id));
-    list.add("--env-file", workload_directory.join(ENVIRONMENT_FILE).display());
+    list.add("--env-file", workload_directory.join(ENVIRONMENT_FILE).display().to_string());
     // The supervisor keeps the output; the engine need not write it a second time.
     list.add("--log-driver", "none");
     list.add("--pull", "never");
@@ -174,7 +174,7 @@ fn add_limits(list: &mut List, container: &Container, limits: &EffectiveLimits) 
     if let Some(millis) = whole.into_iter().chain(container.limits.cpu_millis).min() {
         list.add("--cpus", format!("{}.{:03}", millis / 1000, millis % 1000));
     }
-    list.add("--pids-limit", limits.processes);
+    list.add("--pids-limit", limits.processes.to_string());
 }
 
 /// The GPUs of the image's entry, or else those that the job was given.
@@ -199,9 +199,9 @@ fn add_gpus(list: &mut List, container: &Container, granted: &[u32]) {
 struct List(Vec<String>);
 
 impl List {
-    fn add(&mut self, option: &str, value: impl ToString) {
+    fn add(&mut self, option: &str, value: impl Into<String>) {
         self.0.push(option.to_owned());
-        self.0.push(value.to_string());
+        self.0.push(value.into());
     }
 }
 

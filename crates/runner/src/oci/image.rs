@@ -82,7 +82,7 @@ impl Engine {
         }
         let present = self.inspect_image(reference).await;
         match (policy, present) {
-            (PullPolicy::Missing | PullPolicy::Never, Some(details)) => return Ok(details?),
+            (PullPolicy::Missing | PullPolicy::Never, Some(details)) => return details,
             (PullPolicy::Never, None) => {
                 return Err(ImageError(format!(
                     "The image {reference:?} is not on this machine, and its pull policy is \"never\": load it with `{} load`, \

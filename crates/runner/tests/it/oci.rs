@@ -312,7 +312,7 @@ async fn a_container_that_lost_all_its_watchers_is_removed_by_the_next_start() {
     // The server's own record of it is lost too.
     fs::remove_dir_all(bench.root().join("workloads").join(&spec.id)).unwrap();
     let executor = bench.restarted();
-    assert_eq!(executor.remove_stray_containers(&engine()).unwrap(), [spec.id.clone()]);
+    assert_eq!(executor.remove_stray_containers(&engine()).unwrap(), std::slice::from_ref(&spec.id));
     assert!(!has_container(&spec.id));
     assert_eq!(executor.observe(&spec.id).unwrap(), Observation::Unknown);
 }
