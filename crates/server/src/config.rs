@@ -33,15 +33,12 @@ pub struct Config {
     pub job_user_id: u32,
     /// Locks without which no user code runs.
     pub required_locks: Vec<Lock>,
-<<<<<<< HEAD
     /// What a scrape of `/_modelyard/metrics` must bring; without one, only this machine may ask.
     pub metrics_token: Option<String>,
     /// Days that metrics are kept.
     pub metrics_retention_days: u32,
-=======
     /// How real container images are run.
     pub containers: ContainerConfig,
->>>>>>> 11b6416 (Run training images in real containers through Podman or Docker)
     /// Variables that environment builds see, such as `PIP_INDEX_URL`.
     pub build_environment: BTreeMap<String, String>,
     /// Folders that are searched for programs (`uv`, `python3.11`, `bwrap`).
@@ -120,12 +117,9 @@ struct File {
     job_user_id: Option<u32>,
     capacity: CapacitySettings,
     required_locks: Vec<String>,
-<<<<<<< HEAD
     metrics_token: Option<String>,
     metrics_retention_days: Option<u32>,
-=======
     containers: ContainerFile,
->>>>>>> 11b6416 (Run training images in real containers through Podman or Docker)
 }
 
 /// Default port; `modelyard env` needs no flag when it is used.

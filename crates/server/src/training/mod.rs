@@ -4,11 +4,8 @@ mod addresses;
 pub mod admission;
 mod attempt;
 mod channels;
-<<<<<<< HEAD
-mod curves;
-=======
 mod container;
->>>>>>> 11b6416 (Run training images in real containers through Podman or Docker)
+mod curves;
 mod failure;
 mod hosts;
 mod limits;

@@ -93,12 +93,9 @@ impl TestApp {
             capacity: Default::default(),
             job_user_id: 64_000,
             required_locks: Vec::new(),
-<<<<<<< HEAD
             metrics_token: None,
             metrics_retention_days: 455,
-=======
             containers: server::containers::ContainerConfig::default(),
->>>>>>> 11b6416 (Run training images in real containers through Podman or Docker)
             build_environment: BTreeMap::new(),
             search_path: server::config::search_path(),
         };
