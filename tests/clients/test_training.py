@@ -105,7 +105,7 @@ def test_a_failure_says_why(jobs, server):
     shown = server.command("jobs", "show", "failing")
     assert "Traceback (most recent call last)" in shown and "about to fail" in shown
     card = json.loads(server.command("jobs", "show", "failing", "--output", "json"))["FailureCard"]
-    assert (card["cause"], card["exit_code"]) == ("exit", 1)
+    assert (card["cause"], card["exit_code"]) == ("exception", 1)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 //!
 //! It speaks with the supervisor over its standard input, a socket: lines of [`InitMessage`] go out, bytes
 //! that let it go on or ask for an end come in, and the supervisor's death (an end of file) means a kill. The
-//! job itself gets `/dev/null` instead.
+//! job itself gets `/dev/null` instead. A byte that comes with a connection starts a [`crate::shell`] session for it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::locks::landlock::{self, Places};
 use crate::locks::{Lock, LockReport, namespaces, seccomp};
+use crate::shell;
 use crate::supervisor::kill_all_descendants;
 use crate::workload::Exit;
 
@@ -28,6 +29,9 @@ pub const SUBCOMMAND: &str = "exec-as";
 
 /// What the supervisor sends when the job may run.
 pub(crate) const GO: u8 = b'g';
+
+/// What the supervisor sends with the connection of a client that wants a shell.
+pub(crate) const SHELL: u8 = b'h';
 
 /// Makes the kernel choose the job, not the server, when memory runs out.
 const OUT_OF_MEMORY_SCORE: &str = "500";
@@ -242,18 +246,21 @@ fn run(options: &InitOptions, channel: &UnixStream) -> Result<Exit, String> {
     let pid = Pid::from_child(&child);
     let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())
         .map_err(|error| format!("The job's process cannot be watched: {error}."))?;
-    let mut requests =
+    let requests =
         channel.try_clone().map_err(|error| format!("The control channel cannot be read: {error}."))?;
     std::thread::Builder::new()
         .name("requests".to_owned())
-        .stack_size(64 * 1024)
+        .stack_size(256 * 1024)
         .spawn(move || {
             loop {
                 let mut byte = [0];
                 // The supervisor's end of file means that it died, and the job must not live without it.
-                let signal = match requests.read(&mut byte) {
-                    Ok(1) if byte == [b's'] => Signal::TERM,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                let signal = match shell::receive(&requests, &mut byte) {
+                    Ok((1, _)) if byte == [b's'] => Signal::TERM,
+                    Ok((1, connections)) if byte == [SHELL] => {
+                        connections.into_iter().for_each(start_session);
+                        continue;
+                    }
                     _ => Signal::KILL,
                 };
                 // An error means that it has ended already.
@@ -270,6 +277,15 @@ fn run(options: &InitOptions, channel: &UnixStream) -> Result<Exit, String> {
         kill_all_descendants();
     }
     exit
+}
+
+/// Starts a session inside the sandbox. It has what this process has left: nothing but the job's own rights. Whoever reaps for
+/// the job reaps it too.
+fn start_session(connection: OwnedFd) {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(shell::SUBCOMMAND).stdin(Stdio::from(connection)).stdout(Stdio::null()).stderr(Stdio::null());
+    // Where it fails, the connection closes, and the client says so.
+    let _ = command.spawn();
 }
 
 /// Reaps whatever ends until the job's own process does.

@@ -3,10 +3,12 @@
 //! Nothing here knows a cloud API. A caller describes a process as a [`WorkloadSpec`], hands it to an
 //! [`Executor`] and gets an [`ExitReport`] back, whatever happened to the server in between.
 
+pub mod activity;
 pub mod archive;
 pub mod catalogue;
 pub mod cgroup;
 pub mod contract;
+pub mod diagnosis;
 pub mod environment;
 pub mod exec_as;
 pub mod executor;
@@ -17,6 +19,7 @@ pub mod locks;
 pub mod log_line;
 pub mod oci;
 pub mod sandbox;
+pub mod shell;
 pub mod supervisor;
 pub mod tree;
 pub mod usage;

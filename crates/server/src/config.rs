@@ -39,10 +39,25 @@ pub struct Config {
     pub metrics_retention_days: u32,
     /// How real container images are run.
     pub containers: ContainerConfig,
+    /// Seconds without a log line and without CPU use after which a job is said to hang; 0 for never.
+    pub hang_after_seconds: u64,
+    /// What then happens to it.
+    pub hang_action: HangAction,
     /// Variables that environment builds see, such as `PIP_INDEX_URL`.
     pub build_environment: BTreeMap<String, String>,
     /// Folders that are searched for programs (`uv`, `python3.11`, `bwrap`).
     pub search_path: Vec<PathBuf>,
+}
+
+/// What happens to a job that hangs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HangAction {
+    /// An event, a line in its log and a message on its status.
+    #[default]
+    Warn,
+    /// The same, and it is ended as failed.
+    Fail,
 }
 
 /// Where the TLS certificate comes from.
@@ -120,7 +135,12 @@ struct File {
     metrics_token: Option<String>,
     metrics_retention_days: Option<u32>,
     containers: ContainerFile,
+    hang_after_seconds: Option<u64>,
+    hang_action: HangAction,
 }
+
+/// Half an hour without a sign of life: longer than an epoch's silent part in most programs.
+pub const DEFAULT_HANG_AFTER_SECONDS: u64 = 1_800;
 
 /// Default port; `modelyard env` needs no flag when it is used.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9000);
@@ -204,6 +224,8 @@ impl Config {
             job_user_id: file.job_user_id.unwrap_or(DEFAULT_JOB_USER_ID),
             required_locks,
             containers: containers(file.containers)?,
+            hang_after_seconds: file.hang_after_seconds.unwrap_or(DEFAULT_HANG_AFTER_SECONDS),
+            hang_action: file.hang_action,
             build_environment: build_environment(),
             search_path: search_path(),
             data_dir,

@@ -36,6 +36,11 @@ impl JobLog {
 
     /// The last lines, oldest first.
     pub async fn tail(&self, lines: usize) -> Vec<String> {
+        self.timed_tail(lines).await.into_iter().map(|(_, text)| text).collect()
+    }
+
+    /// The last lines with their times (milliseconds since 1970), oldest first.
+    pub async fn timed_tail(&self, lines: usize) -> Vec<(i64, String)> {
         let query = ReadQuery {
             start_ms: None,
             end_ms: None,
@@ -44,7 +49,7 @@ impl JobLog {
             most_bytes: BATCH_BYTES,
         };
         match self.logs.read(&self.key, query).await {
-            Ok(page) => page.events.into_iter().map(|event| event.text).collect(),
+            Ok(page) => page.events.into_iter().map(|event| (event.timestamp_ms, event.text)).collect(),
             Err(store::Error::Missing { .. }) => Vec::new(),
             Err(error) => {
                 tracing::error!(stream = self.key.stream, %error, "the end of a log could not be read");

@@ -18,6 +18,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0004_logs", include_str!("migrations/0004_logs.sql")),
     ("0005_object_details", include_str!("migrations/0005_object_details.sql")),
     ("0006_metrics", include_str!("migrations/0006_metrics.sql")),
+    ("0007_failures", include_str!("migrations/0007_failures.sql")),
 ];
 
 /// Most writes that share one commit.

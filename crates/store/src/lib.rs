@@ -5,6 +5,7 @@ mod database;
 mod error;
 mod event_list;
 pub mod events;
+pub mod failures;
 pub mod identity;
 pub mod logs;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! Stands in for the product's binary in this crate's tests: sub-commands `supervise`, `exec-as` and `run-container`.
+//! Stands in for the product's binary in this crate's tests: sub-commands `supervise`, `exec-as`, `run-container` and `shell-session`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         },
         Some(runner::oci::SUBCOMMAND) => runner::oci::run_container(arguments),
         Some(runner::exec_as::SUBCOMMAND) => runner::exec_as(arguments),
+        Some(runner::shell::SUBCOMMAND) => runner::shell::serve_session(),
         _ => ExitCode::from(2),
     }
 }

@@ -10,6 +10,7 @@ mod image;
 mod locks;
 mod probe;
 mod removal;
+mod session;
 mod state;
 mod warden;
 
@@ -22,6 +23,7 @@ pub use engine::{Engine, EngineError, EngineKind};
 pub use image::{ImageDetails, ImageError, PullPolicy};
 pub use probe::{EngineReport, EngineState, probe};
 pub(crate) use removal::{contained, finish, strays};
+pub use session::session;
 pub use warden::{SUBCOMMAND, run_container};
 
 use crate::limits::{self, EffectiveLimits};

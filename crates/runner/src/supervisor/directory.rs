@@ -4,7 +4,7 @@
 //! `workload.json` what to run; `lock` held by the supervisor for its life; `attempt.json` that an attempt
 //! has begun; `running.json` which process it is; `stop` a wish to end; `control` a FIFO that wakes the
 //! supervisor; `containment.json` and `cgroup.json` how the job is kept in; `usage.jsonl` what it uses;
-//! `exit.json` the report, written last.
+//! `shells` a socket for [`crate::shell`]; `exit.json` the report, written last.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

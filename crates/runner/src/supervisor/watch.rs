@@ -3,8 +3,8 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,13 @@ use super::directory::{
 use super::output::LogFile;
 use super::watchdog::Watchdog;
 use crate::cgroup::ControlGroup;
-use crate::exec_as::{GO, InitMessage, Readiness};
+use crate::exec_as::{GO, InitMessage, Readiness, SHELL};
 use crate::feed::Feeds;
 use crate::limits::LimitEvent;
 use crate::locks::{LockReport, namespaces, unmet};
 use crate::oci;
 use crate::sandbox::{JobPid, Launch, announced_pid};
+use crate::shell;
 use crate::usage::{Sampler, Subject};
 use crate::workload::{Containment, Exit, ExitReport, WorkloadSpec};
 
@@ -62,6 +63,8 @@ pub(super) struct Watch<'a> {
     /// What the first process has said, as long as it waits to be let go on.
     readiness: Option<Readiness>,
     limit_event: Option<LimitEvent>,
+    /// Where clients ask for a shell in the sandbox.
+    shells: Option<UnixListener>,
     launched_at: Option<Instant>,
     launch_error: Option<String>,
     job_exit: Option<Exit>,
@@ -91,6 +94,7 @@ enum Source {
     PidAnnouncement,
     Output,
     Feeds,
+    Shells,
 }
 
 impl<'a> Watch<'a> {
@@ -149,6 +153,8 @@ impl<'a> Watch<'a> {
             containment,
             readiness: None,
             limit_event: None,
+            // Those of a container are the engine's affair.
+            shells: if oci::container_of(spec).is_some() { None } else { listen_for_shells(directory) },
             launched_at: None,
             launch_error: None,
             job_exit: None,
@@ -308,6 +314,10 @@ impl<'a> Watch<'a> {
                 polled.push(PollFd::new(feeds.complaints(), PollFlags::IN));
                 sources.push(Source::Feeds);
             }
+            if let (Some(shells), Some(_)) = (&self.shells, self.launched_at) {
+                polled.push(PollFd::new(shells, PollFlags::IN));
+                sources.push(Source::Shells);
+            }
             // An interrupted wait shows no events; the next round waits again.
             let _ = poll(&mut polled, timeout.as_ref());
             let is_ready = |polled: &PollFd<'_>| !polled.revents().is_empty();
@@ -326,6 +336,7 @@ impl<'a> Watch<'a> {
                 Source::PidAnnouncement => self.read_pid_announcement(),
                 Source::Output => drop(self.read_output_once()),
                 Source::Feeds => self.read_feeds(),
+                Source::Shells => self.pass_shell_on(),
             }
         }
         ready.contains(&Source::Child)
@@ -340,6 +351,19 @@ impl<'a> Watch<'a> {
             } else {
                 self.terminate();
             }
+        }
+    }
+
+    /// Hands a client's connection to the first process in the sandbox, which starts a session for it.
+    fn pass_shell_on(&mut self) {
+        match self.shells.as_ref().map(UnixListener::accept) {
+            Some(Ok((client, _))) => {
+                // If it cannot take it, the connection closes here, and the client says so.
+                let _ = shell::send(&self.init, &[SHELL], &[client.as_fd()]);
+            }
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Listening on would only turn in circles.
+            _ => self.shells = None,
         }
     }
 
@@ -539,6 +563,17 @@ impl<'a> Watch<'a> {
             format!("The sandbox could not be set up ({ended}).")
         } else {
             format!("The sandbox could not be set up ({ended}): {complaint}")
+        }
+    }
+}
+
+/// A job runs as well without: only shells are then refused.
+fn listen_for_shells(directory: &WorkloadDirectory) -> Option<UnixListener> {
+    match shell::listen(directory.path()) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "shells cannot be opened: {error}");
+            None
         }
     }
 }

@@ -13,5 +13,6 @@ mod hostile;
 mod hosts;
 mod oci;
 mod output;
+mod shell;
 mod supervision;
 mod usage;

@@ -180,15 +180,3 @@ where
     driving.abort();
     Ok((parts.status, bytes))
 }
-
-impl Client {
-    /// The whole failure card of a training job; `None` when it has none.
-    ///
-    /// # Errors
-    /// The server's error, or why it was not reached.
-    pub async fn card(&self, name: &str) -> Result<Option<crate::training::record::FailureCard>, Failure> {
-        let mut answer =
-            self.call("Modelyard.DescribeFailure", &serde_json::json!({"TrainingJobName": name})).await?;
-        serde_json::from_value(answer["Card"].take()).map_err(|error| unreached(error.to_string()))
-    }
-}

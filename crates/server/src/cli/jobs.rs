@@ -1,12 +1,13 @@
-//! `modelyard jobs`: training jobs, and why they failed.
+//! `modelyard jobs`: training jobs, why they failed, and a look inside.
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
 use super::client::Client;
 use super::output::{self, Format};
-use crate::training::record::FailureCard;
+use super::{shell, why};
 
 /// Flags of `modelyard jobs`.
 #[derive(clap::Args)]
@@ -34,6 +35,13 @@ enum Command {
         /// Name of the job
         name: String,
     },
+    /// Say why a job failed and what to do about it, or what it waits for or does
+    Why {
+        /// Name of the job
+        name: String,
+    },
+    /// Open a shell in the sandbox of a running job that has RemoteDebugConfig, on the server's machine
+    Shell(shell::Flags),
     /// Stop a job: SIGTERM, a grace period, SIGKILL
     Stop {
         /// Name of the job
@@ -45,19 +53,26 @@ enum Command {
 ///
 /// # Errors
 /// The server's error, or why it was not reached.
-pub fn jobs(data_dir: &Path, flags: Flags) -> Result<(), String> {
+pub fn jobs(data_dir: &Path, flags: Flags) -> Result<ExitCode, String> {
+    let command = flags.command.unwrap_or(Command::List { status: None, name: None });
+    if let Command::Shell(flags) = &command {
+        return shell::open(data_dir, flags);
+    }
     let client = Client::open(data_dir)?;
     super::block_on(async {
-        match flags.command.unwrap_or(Command::List { status: None, name: None }) {
+        match command {
             Command::List { status, name } => list(&client, status, name, flags.output).await,
             Command::Show { name } => show(&client, &name, flags.output).await,
+            Command::Why { name } => why::why(&client, &name, flags.output).await,
             Command::Stop { name } => {
                 client.call("SageMaker.StopTrainingJob", &json!({"TrainingJobName": name})).await?;
                 output::line(&format!("{name} is stopping"));
                 Ok(())
             }
+            Command::Shell(_) => Ok(()),
         }
-    })
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn list(
@@ -96,13 +111,18 @@ async fn list(
 
 async fn show(client: &Client, name: &str, format: Format) -> Result<(), String> {
     let mut job = client.call("SageMaker.DescribeTrainingJob", &json!({"TrainingJobName": name})).await?;
-    let card = client.card(name).await?;
     let run = super::run_facts::fetch(client, name).await?;
+    let answer = why::fetch(client, name).await?;
     if format == Format::Json {
-        if let Some(card) = &card {
+        if let Some(card) = &answer.card {
             job["FailureCard"] = json!(card);
         }
         job["Hosts"] = json!(run);
+        job["Explanation"] = json!(answer);
+        if let Some(explanation) = job["Explanation"].as_object_mut() {
+            // It stands beside it.
+            explanation.remove("Card");
+        }
         output::json(&job);
         return Ok(());
     }
@@ -116,8 +136,14 @@ async fn show(client: &Client, name: &str, format: Format) -> Result<(), String>
             job["TrainingTimeInSeconds"].as_i64().map(|seconds| format!("{seconds} s")).unwrap_or_default(),
         ),
         ("Model", text(&job["ModelArtifacts"]["S3ModelArtifacts"])),
+        ("Experiment", text(&job["ExperimentConfig"]["ExperimentName"])),
+        ("Trial", text(&job["ExperimentConfig"]["TrialName"])),
+        ("Run", text(&job["ExperimentConfig"]["RunName"])),
     ]);
     let none = Vec::new();
+    if answer.card.is_none() {
+        output::line(&format!("\n{}", answer.sentence));
+    }
     let phases = job["SecondaryStatusTransitions"].as_array().unwrap_or(&none);
     output::line("\nPhases:");
     for phase in phases {
@@ -125,7 +151,8 @@ async fn show(client: &Client, name: &str, format: Format) -> Result<(), String>
         output::line(&format!(
             "  {:<22} {took:<9} {}",
             text(&phase["Status"]),
-            text(&phase["StatusMessage"])
+            // The reason of a failure stands below, whole.
+            text(&phase["StatusMessage"]).lines().next().unwrap_or_default()
         ));
     }
     let metrics = job["FinalMetricDataList"].as_array().unwrap_or(&none);
@@ -142,31 +169,10 @@ async fn show(client: &Client, name: &str, format: Format) -> Result<(), String>
         }
         super::run_facts::show(run);
     }
-    if let Some(card) = card {
-        show_card(&card);
+    if let Some(card) = &answer.card {
+        why::show_card(&answer, card);
     }
     Ok(())
-}
-
-fn show_card(card: &FailureCard) {
-    output::line("\nWhy it failed:");
-    if let Some(host) = &card.first_failed_host {
-        output::line(&format!("  First failed host: {host}"));
-    }
-    output::line(&format!("  {}", card.reason.replace('\n', "\n  ")));
-    if let Some(traceback) = &card.traceback {
-        output::line("\nTraceback:");
-        output::line(&format!("  {}", traceback.replace('\n', "\n  ")));
-    }
-    if !card.log_tail.is_empty() {
-        output::line("\nLast lines of the log:");
-        for line in &card.log_tail {
-            output::line(&format!("  {line}"));
-        }
-    }
-    if let Some(logs) = &card.logs {
-        output::line(&format!("\nWhole log: {logs}"));
-    }
 }
 
 /// The text of a JSON string; empty for anything else.

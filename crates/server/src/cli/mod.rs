@@ -12,6 +12,8 @@ mod resources;
 mod run;
 mod run_facts;
 mod serve;
+mod shell;
+mod why;
 
 use std::process::ExitCode;
 
@@ -45,7 +47,7 @@ enum Command {
     Run(run::Flags),
     /// Say what works on this machine and how to mend what does not
     Doctor(doctor::Flags),
-    /// List training jobs, show one with why it failed, stop one
+    /// List training jobs, show one, say why it failed or waits, open a shell in it, stop it
     Jobs(jobs::Flags),
     /// Print the log of a training job or an endpoint
     Logs(logs::Flags),
@@ -74,7 +76,7 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let mut words = std::env::args_os();
-    // These run inside job start-up, where each millisecond counts and no argument parser is needed.
+    // These run inside jobs, where each millisecond counts and no argument parser is needed.
     match words.nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("supervise") => {
             return match words.next() {
@@ -84,6 +86,7 @@ pub fn main() -> ExitCode {
         }
         Some("exec-as") => runner::exec_as::exec_as(words),
         Some("run-container") => return runner::oci::run_container(words),
+        Some(runner::shell::SUBCOMMAND) => return runner::shell::serve_session(),
         _ => {}
     }
     let arguments = Arguments::parse();
@@ -108,7 +111,7 @@ fn run_command(arguments: Arguments) -> Result<ExitCode, String> {
         Command::Env(flags) => done(env::env(&data_dir, &flags)),
         Command::Run(flags) => run::run(&data_dir, &flags),
         Command::Doctor(flags) => doctor::doctor(&data_dir, &flags),
-        Command::Jobs(flags) => done(jobs::jobs(&data_dir, flags)),
+        Command::Jobs(flags) => jobs::jobs(&data_dir, flags),
         Command::Logs(flags) => done(logs::logs(&data_dir, &flags)),
         Command::Events(flags) => done(events::events(&data_dir, &flags)),
         Command::Endpoints(flags) => done(resources::endpoints(&data_dir, flags)),

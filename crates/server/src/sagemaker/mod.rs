@@ -13,6 +13,7 @@ pub mod tags;
 mod training_hosts;
 mod training_inputs;
 pub mod training_jobs;
+mod training_updates;
 
 pub use records::key as record_key;
 
@@ -21,6 +22,7 @@ use crate::Registry;
 /// Registers the operations.
 pub fn routes(registry: &mut Registry) {
     training_jobs::routes(registry);
+    training_updates::routes(registry);
     models::routes(registry);
     endpoint_configs::routes(registry);
     endpoints::routes(registry);

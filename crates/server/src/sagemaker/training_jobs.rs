@@ -24,8 +24,8 @@ pub fn routes(registry: &mut Registry) {
     registry.on::<DeleteTrainingJob, _, _, _>(delete_training_job);
 }
 
-/// What a training job honours. `ProfilerConfig` and `ProfilerRuleConfigurations` are recorded and shown; the job's log
-/// says that the rules are not evaluated. `DebugHookConfig` reaches the container as the service writes it.
+/// What a training job honours. `ProfilerConfig`, `ProfilerRuleConfigurations` and `ExperimentConfig` are recorded and shown;
+/// the job's log says that the rules are not evaluated. `DebugHookConfig` reaches the container as the service writes it.
 const HONOURED: &[&str] = &[
     "TrainingJobName",
     "HyperParameters.**",
@@ -63,6 +63,9 @@ const HONOURED: &[&str] = &[
     "DebugHookConfig.**",
     "ProfilerConfig.**",
     "ProfilerRuleConfigurations.**",
+    "ExperimentConfig.**",
+    "RemoteDebugConfig.EnableRemoteDebug",
+    "InfraCheckConfig.EnableInfraCheck",
     "Environment.**",
 ];
 
@@ -103,10 +106,11 @@ fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
         )));
     }
     if let Some(definitions) = specification["MetricDefinitions"].as_array() {
-        for definition in definitions {
+        for (at, definition) in definitions.iter().enumerate() {
             let expression = definition["Regex"].as_str().unwrap_or_default();
             if let Err(error) = runner::contract::check_metric_expression(expression) {
-                return Err(Error::Validation(format!("AlgorithmSpecification.MetricDefinitions: {error}")));
+                let field = format!("AlgorithmSpecification.MetricDefinitions[{at}].Regex");
+                return Err(Error::Validation(format!("{field}: {error}.")));
             }
         }
     }

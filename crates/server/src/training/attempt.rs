@@ -16,7 +16,7 @@ use super::addresses::Lease;
 use super::record::{FailureCard, HostRecord, TrainingRecord};
 use super::run_facts::RunFacts;
 use super::verdict::{self, Verdict};
-use super::{admission, failure, hosts, metrics, outputs, prepare, sync};
+use super::{admission, failure, hang, hosts, metrics, outputs, prepare, sync};
 use crate::app::App;
 use crate::capacity::Allocation;
 use crate::job_log::JobLog;
@@ -25,6 +25,7 @@ use crate::job_log::JobLog;
 const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How an attempt ends.
+#[expect(clippy::large_enum_variant, reason = "there is one for each job, at its end")]
 enum End {
     Completed,
     Stopped,
@@ -144,6 +145,7 @@ impl Attempt<'_> {
         tokio::pin!(ended, unstored);
         let reports = tokio::select! {
             reports = &mut ended => reports,
+            never = hang::watch(self) => match never {},
             () = self.stopped(stop) => {
                 hosts::stop(self.app, hosts, None);
                 ended.await
@@ -241,8 +243,10 @@ impl Attempt<'_> {
         if matches!(committed, Err(store::Error::LeaseLost { .. } | store::Error::Missing { .. })) {
             return Ok(End::Superseded);
         }
-        let unstored = TrainingRecord::read(&committed?.document)?.checkpoint_failure;
+        let record = TrainingRecord::read(&committed?.document)?;
+        let (unstored, hang) = (record.checkpoint_failure, record.hang.filter(|hang| hang.ends_job));
         let end = match verdict {
+            _ if hang.is_some() && !stop_wanted => End::Failed(hang::card(self, &hosts[0], hang).await),
             _ if unstored.is_some() => {
                 End::Failed(FailureCard::new("checkpoint", unstored.unwrap_or_default()))
             }
@@ -309,7 +313,10 @@ impl Attempt<'_> {
                 let text = "Training job runtime exceeded MaxRuntimeInSeconds provided";
                 ("Stopped", "MaxRuntimeExceeded", text.to_owned(), None)
             }
-            End::Failed(card) => ("Failed", "Failed", card.reason.clone(), Some(card)),
+            End::Failed(card) => {
+                let card = failure::complete(card);
+                ("Failed", "Failed", card.reason.clone(), Some(card))
+            }
         };
         let (work, owner, now_ms) = (self.work.clone(), self.owner.to_owned(), self.app.clock.now_ms());
         let hosts = self
@@ -324,14 +331,19 @@ impl Attempt<'_> {
                         last.ended_at = Some(now_ms);
                     }
                     record.training_ended_at.get_or_insert(now_ms);
-                    record.failure = card;
+                    record.failure.clone_from(&card);
                     hosts.clone_from(&record.hosts);
                     resource.document = record.to_document();
                     resource.status = status.into();
                     Ok(())
                 })?;
-                session.append_event(&work.key, status, &Value::Null, now_ms)?;
+                let detail =
+                    card.as_ref().map_or(Value::Null, |card| serde_json::json!({"cause": card.cause}));
+                session.append_event(&work.key, status, &detail, now_ms)?;
                 crate::events::append_state(session, &changed, now_ms)?;
+                if let Some(card) = card {
+                    session.record_failure(&card.noted(&work.key, now_ms))?;
+                }
                 session.finish_work(&work, &owner)?;
                 Ok(hosts)
             })

@@ -31,6 +31,12 @@ pub async fn final_metrics(attempt: &Attempt<'_>, hosts: &[HostRecord]) -> Vec<F
         if let Err(error) = fed {
             tracing::error!(job = attempt.work.key.name, error, "the log could not be read for metrics");
         }
+        for name in scraper.given_up() {
+            let text = format!(
+                "modelyard: the Regex of metric {name:?} takes too long: only the beginning of the log was searched for it"
+            );
+            attempt.log(&host.log_stream).line(&text).await;
+        }
         for (name, value, at) in scraper.final_values() {
             if last.get(&name).is_none_or(|known| known.at <= at) {
                 last.insert(name.clone(), FinalMetric { name, value, at });

@@ -14,7 +14,7 @@ use super::addresses::AddressRange;
 use super::attempt::Attempt;
 use super::hosts::{self, OwnChannel};
 use super::record::{FailureCard, HostRecord, TrainingRecord};
-use super::{channels, container, sync};
+use super::{channels, container, infra_check, sync};
 use crate::app::App;
 use crate::capacity::{Grant, HostGrant};
 use crate::job_log::JobLog;
@@ -147,7 +147,7 @@ pub async fn ready(attempt: &Attempt<'_>, range: AddressRange, grant: &Grant) ->
         Ok(specs) => Ok(Ok(Ready { hosts: records, specs })),
         Err((mut card, index)) => {
             let host = &records[index];
-            card.log_tail = attempt.log(&host.log_stream).tail(20).await;
+            card.log_tail = attempt.log(&host.log_stream).tail(50).await;
             card.logs = Some(format!("{LOG_GROUP} {}", host.log_stream));
             Ok(Err(card))
         }
@@ -206,6 +206,9 @@ impl Shared<'_> {
                 .await;
         }
         let brings_code = matches!(profile.source, Source::Container(_));
+        if let Err(text) = infra_check::run(attempt, &self.groups, &first).await {
+            return failed("infra_check", text).map_err(|card| (card, 0));
+        }
         let furnishing = records.iter().enumerate().map(|(index, host)| async move {
             self.furnish(host, brings_code).await.map_err(|mut card| {
                 card.first_failed_host = (records.len() > 1).then(|| host.name.clone());

@@ -3,6 +3,8 @@
 use runner::workload::Exit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use store::failures::Failure;
+use store::resources::ResourceKey;
 
 use super::addresses::AddressRange;
 use super::hosts::host_name;
@@ -44,6 +46,23 @@ pub struct TrainingRecord {
     pub failure: Option<FailureCard>,
     /// The checkpoint that could not be stored, for which the job is being ended.
     pub checkpoint_failure: Option<String>,
+    /// That it seems to hang, as long as it does.
+    pub hang: Option<HangNotice>,
+}
+
+/// That a running job neither logs nor computes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HangNotice {
+    /// When it was found, milliseconds since 1970.
+    pub found_at: i64,
+    /// What is known, in one sentence.
+    pub sentence: String,
+    /// What its processes wait in, one each.
+    pub processes: Vec<String>,
+    /// The status message before.
+    pub message_before: String,
+    /// Whether the job is ended for it.
+    pub ends_job: bool,
 }
 
 /// One host of a job: a workload of its own.
@@ -93,14 +112,28 @@ pub struct FinalMetric {
 /// Why a job failed, whole; `FailureReason` is its short form.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailureCard {
-    /// What failed: `capacity`, `environment`, `image`, `input`, `launch`, `exit`, `signal`, `out_of_memory`, `disk_full`,
-    /// `limit`, `checkpoint`, `time_limit`, `supervisor`, `output` or `request`.
+    /// A word of [`runner::diagnosis::Cause`]; of a card that is not complete, the phase that failed.
     pub cause: String,
-    /// One sentence, at most 1,024 characters, as `FailureReason` shows it.
+    /// At most 1,024 characters, as `FailureReason` shows it.
     pub reason: String,
     /// The host that failed first, of a job of several hosts; the rest of the card is about it.
     #[serde(default)]
     pub first_failed_host: Option<String>,
+    /// What happened, in one sentence.
+    #[serde(default)]
+    pub sentence: String,
+    /// What to do about it.
+    #[serde(default)]
+    pub hint: String,
+    /// The lines that show it.
+    #[serde(default)]
+    pub evidence: Vec<String>,
+    /// The same for failures of the same cause.
+    #[serde(default)]
+    pub fingerprint: String,
+    /// The reason before it was cut; for judging it, not kept.
+    #[serde(skip)]
+    pub whole_text: String,
     /// Exit code of the user's program.
     pub exit_code: Option<i32>,
     /// Signal that ended it, by name.
@@ -116,16 +149,30 @@ pub struct FailureCard {
 impl FailureCard {
     /// A card without a program's exit.
     pub fn new(cause: &str, reason: impl Into<String>) -> FailureCard {
+        let whole_text = reason.into();
         FailureCard {
             cause: cause.into(),
-            reason: shorten(reason.into()),
             first_failed_host: None,
+            reason: shorten(whole_text.clone()),
+            sentence: String::new(),
+            hint: String::new(),
+            evidence: Vec::new(),
+            fingerprint: String::new(),
+            whole_text,
             exit_code: None,
             signal: None,
             traceback: None,
             log_tail: Vec::new(),
             logs: None,
         }
+    }
+}
+
+impl FailureCard {
+    /// What is kept of it to find failures of the same cause.
+    pub fn noted(&self, key: &ResourceKey, at: i64) -> Failure {
+        let (fingerprint, cause) = (self.fingerprint.clone(), self.cause.clone());
+        Failure { key: key.clone(), fingerprint, cause, at }
     }
 }
 

@@ -96,6 +96,8 @@ impl TestApp {
             metrics_token: None,
             metrics_retention_days: 455,
             containers: server::containers::ContainerConfig::default(),
+            hang_after_seconds: server::config::DEFAULT_HANG_AFTER_SECONDS,
+            hang_action: server::config::HangAction::Warn,
             build_environment: BTreeMap::new(),
             search_path: server::config::search_path(),
         };
@@ -119,6 +121,30 @@ impl TestApp {
             session_token: None,
         };
         TestApp { router: server::router(&app), app, clock, key, _lock: lock, _folder: folder }
+    }
+
+    /// Asks until the answer is there; the pause only keeps the loop from spinning.
+    pub async fn until<T, F: Future<Output = Option<T>>>(&self, what: &str, mut ask: impl FnMut() -> F) -> T {
+        let asking = async {
+            loop {
+                if let Some(answer) = ask().await {
+                    return answer;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let limit = std::time::Duration::from_secs(60);
+        tokio::time::timeout(limit, asking).await.unwrap_or_else(|_| panic!("not within a minute: {what}"))
+    }
+
+    /// Waits for a training job's end and describes it.
+    pub async fn ended(&self, name: &str) -> Value {
+        self.until(&format!("{name} ends"), || async {
+            let job = self.ok("SageMaker.DescribeTrainingJob", json!({"TrainingJobName": name})).await;
+            let ended = matches!(job["TrainingJobStatus"].as_str(), Some("Completed" | "Failed" | "Stopped"));
+            ended.then_some(job)
+        })
+        .await
     }
 
     /// The key of the first account.
@@ -221,6 +247,16 @@ impl TestApp {
         let request =
             Request::post("/").header("content-type", "application/x-www-form-urlencoded").body(()).unwrap();
         self.send_signed(request, Bytes::from(form.to_owned()), service, key).await
+    }
+}
+
+impl Drop for TestApp {
+    /// A failed test leaves no job behind.
+    fn drop(&mut self) {
+        for id in self.app.executor.list().unwrap_or_default() {
+            // One that has ended cannot be killed any more.
+            let _ = self.app.executor.kill(&id);
+        }
     }
 }
 

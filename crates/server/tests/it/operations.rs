@@ -11,6 +11,7 @@ const TESTS: &[&str] = &[
     include_str!("monitoring.rs"),
     include_str!("sts.rs"),
     include_str!("sagemaker/endpoints.rs"),
+    include_str!("sagemaker/failures.rs"),
     include_str!("sagemaker/models.rs"),
     include_str!("sagemaker/search.rs"),
     include_str!("sagemaker/training_jobs.rs"),

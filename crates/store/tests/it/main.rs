@@ -1,6 +1,7 @@
 //! Integration tests of the store.
 
 mod export;
+mod failures;
 mod logs;
 mod metrics;
 mod objects;

@@ -2,6 +2,7 @@
 
 mod capacity;
 mod endpoints;
+mod failures;
 mod models;
 mod search;
 mod training_hosts;
