@@ -1,6 +1,8 @@
 """Jobs behind their locks: isolation, what the locks are, what happens where one is missing."""
 
+import datetime
 import json
+import os
 import subprocess
 
 import pytest
@@ -58,6 +60,18 @@ def test_a_job_says_what_it_used(jobs, server):
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     usage = json.loads(server.command("jobs", "show", "using", "--output", "json"))["Hosts"]["algo-1"]["usage"]
     assert usage["samples"] >= 1 and usage["peak_memory_bytes"] > 100_000_000 and usage["mean_cpu_percent"] > 5, usage
+    for name, most in (("CPUUtilization", 100 * (os.cpu_count() or 1)), ("MemoryUtilization", 100), ("DiskWriteBytes", 10**12)):
+        points = server.client("cloudwatch").get_metric_statistics(
+            Namespace="/aws/sagemaker/TrainingJobs",
+            MetricName=name,
+            Dimensions=[{"Name": "Host", "Value": "using/algo-1"}],
+            StartTime=job["CreationTime"] - datetime.timedelta(minutes=1),
+            EndTime=job["TrainingEndTime"] + datetime.timedelta(minutes=1),
+            Period=60,
+            Statistics=["Maximum", "SampleCount"],
+        )["Datapoints"]
+        assert sum(point["SampleCount"] for point in points) == usage["samples"], (name, points, usage)
+        assert 0 <= max(point["Maximum"] for point in points) <= most * 1.1, (name, points)
     shown = server.command("jobs", "show", "using")
     assert "Use of the machine:" in shown and "no_new_privileges      held" in shown
 

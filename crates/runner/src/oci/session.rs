@@ -29,6 +29,10 @@ pub fn session(
         session.arg("--tty");
     }
     session.arg(container_name(&spec.id));
-    if command.is_empty() { session.args(SHELL) } else { session.args(command) };
+    if command.is_empty() {
+        session.args(SHELL)
+    } else {
+        session.args(command)
+    };
     Ok(Some(session))
 }

@@ -1,5 +1,6 @@
 //! Who runs, who waits and why: the decisions of admission, without clock, tasks or input and output.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use runner::inventory::Inventory;
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use store::resources::ResourceKey;
 
 use super::instance_types::Profile;
+use super::lines::Lines;
 use super::settings::{CapacitySettings, Mode, Share};
 
 /// After this long a job that does not fit is not overtaken any more.
@@ -78,7 +80,7 @@ pub struct Ledger {
     settings: CapacitySettings,
     most_jobs: usize,
     running: BTreeMap<ResourceKey, Running>,
-    waiting: Vec<Claim>,
+    waiting: Lines,
 }
 
 /// What follows from a change.
@@ -99,6 +101,28 @@ struct Amount {
     jobs: usize,
 }
 
+/// What the accounts and queues that wait hold already, for their weight.
+#[derive(Debug, Default)]
+struct Ranks {
+    accounts: BTreeMap<String, f64>,
+    queues: BTreeMap<String, f64>,
+}
+
+impl Ranks {
+    /// Who goes first whatever their age: by priority, spot jobs after the others, who holds least for its weight.
+    fn compare(&self, one: &Claim, other: &Claim) -> Ordering {
+        let share =
+            |shares: &BTreeMap<String, f64>, name: &str| shares.get(name).copied().unwrap_or_default();
+        let shares =
+            |claim: &Claim| (share(&self.accounts, &claim.key.account), share(&self.queues, &claim.queue));
+        let ((account, queue), (other_account, other_queue)) = (shares(one), shares(other));
+        (other.priority, one.spot)
+            .cmp(&(one.priority, other.spot))
+            .then(account.total_cmp(&other_account))
+            .then(queue.total_cmp(&other_queue))
+    }
+}
+
 impl Amount {
     fn add(&mut self, other: Amount) {
         self.cpus += other.cpus;
@@ -111,7 +135,7 @@ impl Amount {
 impl Ledger {
     /// An empty ledger. `most_jobs` bounds the jobs that run at once.
     pub fn new(machine: Machine, settings: CapacitySettings, most_jobs: usize) -> Ledger {
-        Ledger { machine, settings, most_jobs, running: BTreeMap::new(), waiting: Vec::new() }
+        Ledger { machine, settings, most_jobs, running: BTreeMap::new(), waiting: Lines::default() }
     }
 
     /// Why the claim can never run here; `None` when it can.
@@ -151,13 +175,12 @@ impl Ledger {
 
     /// Puts a job in line.
     pub fn wait(&mut self, claim: Claim) {
-        self.waiting.retain(|waiting| waiting.key != claim.key);
-        self.waiting.push(claim);
+        self.waiting.insert(claim);
     }
 
     /// Takes a job out of the line.
     pub fn give_up(&mut self, key: &ResourceKey) {
-        self.waiting.retain(|waiting| waiting.key != *key);
+        self.waiting.remove(key);
     }
 
     /// Enters a job that runs already, as after a restart of the server, whatever there is room for.
@@ -174,59 +197,66 @@ impl Ledger {
     pub fn decide(&mut self, now_ms: i64) -> Decisions {
         let mut decisions = Decisions::default();
         // Each start changes the shares, and with them the order.
-        while let Some((index, grant)) = self.first_that_fits(now_ms, &mut decisions.interrupt) {
-            let claim = self.waiting.remove(index);
-            decisions.start.push((claim.key.clone(), grant.clone()));
-            self.enter(claim, grant);
+        while let Some((key, grant)) = self.first_that_fits(now_ms, &mut decisions.interrupt) {
+            if let Some(claim) = self.waiting.remove(&key) {
+                decisions.start.push((key, grant.clone()));
+                self.enter(claim, grant);
+            }
         }
         decisions
     }
 
-    fn first_that_fits(&mut self, now_ms: i64, interrupt: &mut Vec<ResourceKey>) -> Option<(usize, Grant)> {
+    fn first_that_fits(
+        &mut self,
+        now_ms: i64,
+        interrupt: &mut Vec<ResourceKey>,
+    ) -> Option<(ResourceKey, Grant)> {
+        let order: Vec<Claim> = self.order().into_iter().cloned().collect();
         if self.settings.mode == Mode::Shared && self.running.len() >= self.most_jobs {
             // Nobody fits; only room for the first in line could be made.
-            let first = *self.order().first()?;
-            interrupt.extend(self.make_room(first));
+            interrupt.extend(self.make_room(order.first()?));
             return None;
         }
-        for index in self.order() {
-            if !self.within_limits(&self.waiting[index]) {
+        for claim in &order {
+            if !self.within_limits(claim) {
                 continue;
             }
-            if let Some(grant) = self.try_grant(&self.waiting[index]) {
-                return Some((index, grant));
+            if let Some(grant) = self.try_grant(claim) {
+                return Some((claim.key.clone(), grant));
             }
-            interrupt.extend(self.make_room(index));
-            if now_ms - self.waiting[index].enqueued_at > OVERTAKING_ENDS_AFTER_MS {
+            interrupt.extend(self.make_room(claim));
+            if now_ms - claim.enqueued_at > OVERTAKING_ENDS_AFTER_MS {
                 return None;
             }
         }
         None
     }
 
-    /// Indexes of the waiting jobs in the order in which they would be served now: by priority, spot jobs after the
-    /// others, who holds least for its weight first, then the oldest.
-    fn order(&self) -> Vec<usize> {
-        let mut accounts: BTreeMap<&str, f64> = BTreeMap::new();
-        let mut queues: BTreeMap<&str, f64> = BTreeMap::new();
-        for claim in &self.waiting {
-            accounts.entry(&claim.key.account).or_insert_with_key(|account| {
+    /// The first job of each line in the order in which they would be served now: as [`Ranks`] say, then the oldest.
+    fn order(&self) -> Vec<&Claim> {
+        let ranks = self.ranks();
+        let mut heads: Vec<&Claim> = self.waiting.heads().collect();
+        heads.sort_by(|one, other| {
+            let age = |claim: &Claim| (claim.enqueued_at, claim.key.name.clone());
+            ranks.compare(one, other).then_with(|| age(one).cmp(&age(other)))
+        });
+        heads
+    }
+
+    fn ranks(&self) -> Ranks {
+        let mut ranks = Ranks::default();
+        for claim in self.waiting.heads() {
+            let account = &claim.key.account;
+            ranks.accounts.entry(account.clone()).or_insert_with(|| {
                 let share = Self::share(&self.settings.accounts, account);
-                self.share_in_use(|running| running.key.account == **account, &share)
+                self.share_in_use(|running| running.key.account == *account, &share)
             });
-            queues.entry(&claim.queue).or_insert_with_key(|queue| {
+            ranks.queues.entry(claim.queue.clone()).or_insert_with_key(|queue| {
                 let share = Self::share(&self.settings.queues, queue);
-                self.share_in_use(|running| running.queue == **queue, &share)
+                self.share_in_use(|running| running.queue == *queue, &share)
             });
         }
-        let rank = |index: usize| {
-            let claim = &self.waiting[index];
-            let (account, queue) = (accounts[claim.key.account.as_str()], queues[claim.queue.as_str()]);
-            (-i64::from(claim.priority), claim.spot, account, queue, claim.enqueued_at, &claim.key.name)
-        };
-        let mut order: Vec<usize> = (0..self.waiting.len()).collect();
-        order.sort_by(|&one, &other| rank(one).partial_cmp(&rank(other)).expect("shares are finite"));
-        order
+        ranks
     }
 
     fn share(shares: &BTreeMap<String, Share>, name: &str) -> Share {
@@ -347,8 +377,7 @@ impl Ledger {
 
     /// The spot jobs, newest first, without which the waiting job would fit; none when even that does not help, or when
     /// it is a spot job itself.
-    fn make_room(&mut self, index: usize) -> Vec<ResourceKey> {
-        let claim = &self.waiting[index];
+    fn make_room(&mut self, claim: &Claim) -> Vec<ResourceKey> {
         if claim.spot {
             return Vec::new();
         }
@@ -380,10 +409,10 @@ impl Ledger {
 
     /// What a waiting job waits for, for people; `None` when it does not wait.
     pub fn waits_for(&self, key: &ResourceKey) -> Option<String> {
-        let order = self.order();
-        let position = order.iter().position(|&index| self.waiting[index].key == *key)?;
-        let claim = &self.waiting[order[position]];
-        let place = format!("place {} of {} in line", position + 1, order.len());
+        let claim = self.waiting.get(key)?;
+        let ranks = self.ranks();
+        let before = self.waiting.before(claim, |one, other| ranks.compare(one, other));
+        let place = format!("place {} of {} in line", before + 1, self.waiting.len());
         if !self.within_limits(claim) {
             return Some(format!(
                 "Waiting for a job of the queue {:?} or of the account to end: its limit of jobs that run at once is reached ({place})",

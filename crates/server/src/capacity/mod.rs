@@ -2,6 +2,7 @@
 
 mod instance_types;
 mod ledger;
+mod lines;
 pub mod settings;
 
 use std::collections::HashMap;
@@ -148,6 +149,11 @@ impl Capacity {
         let state = lock(&self.state);
         let running = state.interruptions.get(key);
         running.inspect(|interruption| interruption.notify_one()).is_some()
+    }
+
+    /// Whether a job waits for its turn.
+    pub fn is_waiting(&self, key: &ResourceKey) -> bool {
+        lock(&self.state).waiting.contains_key(key)
     }
 
     /// What a waiting job waits for, for people; `None` when it does not wait.

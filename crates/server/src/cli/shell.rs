@@ -46,7 +46,8 @@ pub fn open(data_dir: &Path, flags: &Flags) -> Result<ExitCode, String> {
     if let Some(mut command) = container_session(&directory, &flags.command, on_terminal)
         .map_err(|error| format!("{} cannot be read: {error}", directory.display()))?
     {
-        let status = command.status().map_err(|error| format!("the container's engine cannot be run: {error}"))?;
+        let status =
+            command.status().map_err(|error| format!("the container's engine cannot be run: {error}"))?;
         return Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)));
     }
     let ended = if on_terminal { terminal(&directory, flags) } else { pipes(&directory, flags) };

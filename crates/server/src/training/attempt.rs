@@ -8,6 +8,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use runner::workload::ExitReport;
 use serde_json::Value;
+use store::metrics::FollowedJob;
 use store::resources::Resource;
 use store::work::Work;
 use tokio::sync::Notify;
@@ -16,7 +17,7 @@ use super::addresses::Lease;
 use super::record::{FailureCard, HostRecord, TrainingRecord};
 use super::run_facts::RunFacts;
 use super::verdict::{self, Verdict};
-use super::{admission, failure, hang, hosts, metrics, outputs, prepare, sync};
+use super::{admission, failure, hang, hosts, metrics, outputs, prepare, sync, usage};
 use crate::app::App;
 use crate::capacity::Allocation;
 use crate::job_log::JobLog;
@@ -146,6 +147,7 @@ impl Attempt<'_> {
         let reports = tokio::select! {
             reports = &mut ended => reports,
             never = hang::watch(self) => match never {},
+            never = usage::forward(self, hosts) => match never {},
             () = self.stopped(stop) => {
                 hosts::stop(self.app, hosts, None);
                 ended.await
@@ -159,6 +161,7 @@ impl Attempt<'_> {
         };
         // Others may run while the results are uploaded.
         drop((allocation, lease));
+        usage::put_rest(self, hosts).await;
         match reports? {
             Ok(reports) => self.settle(hosts, &reports).await,
             Err(error) => {
@@ -344,6 +347,7 @@ impl Attempt<'_> {
                 if let Some(card) = card {
                     session.record_failure(&card.noted(&work.key, now_ms))?;
                 }
+                session.forget_metric_places(&FollowedJob::of(&work.key), usage::PLACE)?;
                 session.finish_work(&work, &owner)?;
                 Ok(hosts)
             })

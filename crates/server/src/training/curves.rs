@@ -50,8 +50,7 @@ impl Following {
 
 /// Begins to follow the logs of a job, or goes on where an earlier server was.
 pub async fn follow(app: &Arc<App>, key: &ResourceKey) -> Following {
-    let job =
-        FollowedJob { account: key.account.clone(), region: key.region.clone(), name: key.name.clone() };
+    let job = FollowedJob::of(key);
     let definitions = definitions(app, key).await;
     if definitions.is_empty() {
         return Following { task: None };
@@ -62,7 +61,7 @@ pub async fn follow(app: &Arc<App>, key: &ResourceKey) -> Following {
         return Following { task: None };
     }
     let (end, mut ended) = oneshot::channel();
-    let app = app.clone();
+    let (app, key) = (app.clone(), key.clone());
     let task = tokio::spawn(async move {
         let mut reading = match Reading::begin(app, job, definitions).await {
             Ok(reading) => reading,
@@ -72,6 +71,9 @@ pub async fn follow(app: &Arc<App>, key: &ResourceKey) -> Following {
         };
         loop {
             let is_last = tokio::time::timeout(PAUSE, &mut ended).await.is_ok();
+            if !is_last && reading.app.capacity.is_waiting(&key) {
+                continue;
+            }
             if let Err(text) = reading.read_on().await {
                 // What could not be read or written now is tried again with the next look.
                 tracing::error!(job = reading.job.name, error = text, "a log could not be read for metrics");

@@ -20,6 +20,7 @@ pub mod record;
 pub mod run_facts;
 mod services;
 mod sync;
+mod usage;
 mod verdict;
 
 use std::collections::HashMap;

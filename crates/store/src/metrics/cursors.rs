@@ -6,6 +6,7 @@ use rusqlite::params;
 
 use crate::database::Session;
 use crate::error::Result;
+use crate::resources::ResourceKey;
 
 /// A job whose logs are read for metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -16,6 +17,13 @@ pub struct FollowedJob {
     pub region: String,
     /// Name of the job.
     pub name: String,
+}
+
+impl FollowedJob {
+    /// The job with this key.
+    pub fn of(key: &ResourceKey) -> FollowedJob {
+        FollowedJob { account: key.account.clone(), region: key.region.clone(), name: key.name.clone() }
+    }
 }
 
 impl Session<'_> {
@@ -60,6 +68,17 @@ impl Session<'_> {
                  ON CONFLICT (account, region, job, stream) DO UPDATE SET cursor = excluded.cursor",
             )?
             .execute(params![job.account, job.region, job.name, stream, cursor])?;
+        Ok(())
+    }
+
+    /// Forgets how far the streams of a job have been read whose names begin with `prefix`.
+    pub fn forget_metric_places(&self, job: &FollowedJob, prefix: &str) -> Result<()> {
+        self.connection
+            .prepare_cached(
+                "DELETE FROM metric_cursors
+                 WHERE account = ?1 AND region = ?2 AND job = ?3 AND substr(stream, 1, length(?4)) = ?4",
+            )?
+            .execute(params![job.account, job.region, job.name, prefix])?;
         Ok(())
     }
 
