@@ -333,7 +333,13 @@ fn unconfined(
         home: home_to_make.clone(),
         subreaper: true,
         places: Places {
-            read: SYSTEM_PLACES.iter().map(PathBuf::from).chain(mounted(Access::ReadOnly)).collect(),
+            // The program itself is run again for a shell in the job.
+            read: SYSTEM_PLACES
+                .iter()
+                .map(PathBuf::from)
+                .chain(mounted(Access::ReadOnly))
+                .chain([init.to_owned()])
+                .collect(),
             write: SCRATCH_PLACES
                 .iter()
                 .map(PathBuf::from)
