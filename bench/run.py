@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-NAMES = ["start_up", "job_start", "channels", "control_plane", "invoke", "metrics"]
+NAMES = ["start_up", "job_start", "channels", "queue_of_jobs", "control_plane", "invoke", "logs", "metrics"]
 
 
 def main():
