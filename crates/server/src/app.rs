@@ -204,6 +204,7 @@ pub fn registry() -> crate::Registry {
     crate::monitoring::routes(&mut registry);
     crate::autoscaling::routes(&mut registry);
     crate::own_service::routes(&mut registry);
+    crate::training::routes(&mut registry);
     crate::events::list::routes(&mut registry);
     registry
 }

@@ -27,6 +27,7 @@ pub static SERVICE: Service = Service {
         operation("DescribeFailure", 0, 2),
         operation("DescribeRun", 0, 4),
         operation("ExplainTrainingJob", 0, 11),
+        operation("InterruptTrainingJob", 0, 15),
         operation("ListEvents", 6, 9),
         operation("OpenShell", 13, 14),
     ],
@@ -49,6 +50,7 @@ pub static SERVICE: Service = Service {
         Shape { name: "Explanation", kind: Kind::Document },
         structure("OpenShellInput", &[member("TrainingJobName", 1, true), member("Host", 1, false)]),
         structure("OpenShellOutput", &[member("Host", 1, false), member("Workload", 1, false)]),
+        structure("InterruptTrainingJobOutput", &[member("Interruptions", 8, false)]),
     ],
 };
 
@@ -252,7 +254,8 @@ async fn open_shell(cx: Cx, input: OpenShellInput) -> Result<OpenShellOutput> {
     Ok(OpenShellOutput { host: host.name, workload: host.workload })
 }
 
-async fn find(cx: &Cx, name: String) -> Result<Resource> {
+/// The training job of this name.
+pub async fn find(cx: &Cx, name: String) -> Result<Resource> {
     let key = record_key(cx, TRAINING_JOB, &name);
     let found = cx.state.database.read(move |session| session.find_resource(&key)).await?;
     found.ok_or_else(|| Error::not_found(TRAINING_JOB, name))

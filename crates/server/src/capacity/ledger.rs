@@ -214,7 +214,8 @@ impl Ledger {
         let order: Vec<Claim> = self.order().into_iter().cloned().collect();
         if self.settings.mode == Mode::Shared && self.running.len() >= self.most_jobs {
             // Nobody fits; only room for the first in line could be made.
-            interrupt.extend(self.make_room(order.first()?));
+            let first = order.iter().find(|claim| self.within_limits(claim))?;
+            interrupt.extend(self.make_room(first));
             return None;
         }
         for claim in &order {
@@ -376,12 +377,16 @@ impl Ledger {
     }
 
     /// The spot jobs, newest first, without which the waiting job would fit; none when even that does not help, or when
-    /// it is a spot job itself.
+    /// it is a spot job itself. Those of a higher priority stay: back in line, they would go first.
     fn make_room(&mut self, claim: &Claim) -> Vec<ResourceKey> {
         if claim.spot {
             return Vec::new();
         }
-        let mut spot: Vec<&Running> = self.running.values().filter(|running| running.claim.spot).collect();
+        let mut spot: Vec<&Running> = self
+            .running
+            .values()
+            .filter(|running| running.claim.spot && running.claim.priority <= claim.priority)
+            .collect();
         spot.sort_by_key(|running| std::cmp::Reverse(running.claim.enqueued_at));
         // What has been asked to go already counts as gone.
         let (gone, candidates): (Vec<&Running>, Vec<&Running>) =
@@ -596,6 +601,31 @@ mod tests {
         assert_eq!(started(&mut ledger, 9), ["steady"]);
         ledger.wait(claim("huge", 40.0, 0, 10));
         assert_eq!(ledger.decide(11).interrupt, []);
+    }
+
+    #[test]
+    fn spot_jobs_that_would_go_first_again_are_not_interrupted() {
+        let mut urgent = claim("urgent", 8.0, 0, 0);
+        (urgent.spot, urgent.priority) = (true, 5);
+        let mut ledger = Ledger::new(machine(0), reserved(), 9);
+        ledger.wait(urgent.clone());
+        assert_eq!(started(&mut ledger, 1), ["urgent"]);
+        ledger.wait(claim("steady", 8.0, 0, 2));
+        assert_eq!(ledger.decide(3), Decisions::default());
+
+        // Nor for a job whose queue may run no more of them.
+        let mut settings = CapacitySettings::default();
+        settings.queues.insert("single".into(), Share { weight: 1.0, max_running_jobs: Some(1) });
+        let mut ledger = Ledger::new(machine(0), settings, 2);
+        let single = |name: &str| Claim { queue: "single".into(), ..claim(name, 1.0, 0, 0) };
+        ledger.wait(single("one"));
+        urgent.priority = 0;
+        ledger.wait(urgent);
+        assert_eq!(started(&mut ledger, 1), ["one", "urgent"]);
+        ledger.wait(single("two"));
+        assert_eq!(ledger.decide(2), Decisions::default());
+        ledger.wait(claim("other", 1.0, 0, 3));
+        assert_eq!(ledger.decide(4).interrupt.len(), 1, "there is one that it helps");
     }
 
     #[test]

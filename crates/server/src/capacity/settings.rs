@@ -27,6 +27,8 @@ pub struct CapacitySettings {
     pub cpus: Option<f64>,
     /// Memory in GiB that jobs may use [all of the machine].
     pub memory_gib: Option<f64>,
+    /// After how many seconds the first, the second and further runs of each spot job are interrupted; runs beyond the list are not.
+    pub spot_interrupt_after_seconds: Vec<u64>,
     /// Types of the user's own, by name (`ml.FAMILY.SIZE`).
     pub instance_types: BTreeMap<String, Profile>,
     /// Queues by name; a job names its queue by the tag `modelyard:queue`.

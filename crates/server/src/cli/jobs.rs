@@ -42,6 +42,11 @@ enum Command {
     },
     /// Open a shell in the sandbox of a running job that has RemoteDebugConfig, on the server's machine
     Shell(shell::Flags),
+    /// Interrupt a spot job (EnableManagedSpotTraining) as the cloud does: it is ended like a stopped one, and starts again
+    Interrupt {
+        /// Name of the job
+        name: String,
+    },
     /// Stop a job: SIGTERM, a grace period, SIGKILL
     Stop {
         /// Name of the job
@@ -67,6 +72,11 @@ pub fn jobs(data_dir: &Path, flags: Flags) -> Result<ExitCode, String> {
             Command::Stop { name } => {
                 client.call("SageMaker.StopTrainingJob", &json!({"TrainingJobName": name})).await?;
                 output::line(&format!("{name} is stopping"));
+                Ok(())
+            }
+            Command::Interrupt { name } => {
+                client.call("Modelyard.InterruptTrainingJob", &json!({"TrainingJobName": name})).await?;
+                output::line(&format!("{name} is interrupted; it starts again when its program has ended"));
                 Ok(())
             }
             Command::Shell(_) => Ok(()),

@@ -47,7 +47,7 @@ enum Command {
     Run(run::Flags),
     /// Say what works on this machine and how to mend what does not
     Doctor(doctor::Flags),
-    /// List training jobs, show one, say why it failed or waits, open a shell in it, stop it
+    /// List training jobs, show one, say why it failed or waits, open a shell in it, interrupt it, stop it
     Jobs(jobs::Flags),
     /// Print the log of a training job or an endpoint
     Logs(logs::Flags),

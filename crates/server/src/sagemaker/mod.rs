@@ -13,6 +13,7 @@ pub mod tags;
 mod training_hosts;
 mod training_inputs;
 pub mod training_jobs;
+mod training_times;
 mod training_updates;
 
 pub use records::key as record_key;

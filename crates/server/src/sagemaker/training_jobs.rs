@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use store::resources::Resource;
 
 use super::kinds::TRAINING_JOB;
-use super::{fields, listing, records, training_hosts, training_inputs};
+use super::{fields, listing, records, training_hosts, training_inputs, training_times};
 use crate::training::admission;
 use crate::training::record::TrainingRecord;
 use crate::{Cx, Error, Registry, Result};
@@ -54,6 +54,10 @@ const HONOURED: &[&str] = &[
     "ResourceConfig.InstanceGroups.**",
     "ResourceConfig.VolumeSizeInGB",
     "StoppingCondition.MaxRuntimeInSeconds",
+    "StoppingCondition.MaxWaitTimeInSeconds",
+    "StoppingCondition.MaxPendingTimeInSeconds",
+    "EnableManagedSpotTraining",
+    "RetryStrategy.MaximumRetryAttempts",
     "CheckpointConfig.S3Uri",
     "CheckpointConfig.LocalPath",
     "TensorBoardOutputConfig.S3OutputPath",
@@ -96,9 +100,7 @@ fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
         return Err(Error::Validation("AlgorithmSpecification.TrainingImage must be given.".into()));
     }
     training_hosts::check(raw, input)?;
-    if input.stopping_condition.as_ref().is_none_or(|condition| condition.max_runtime_in_seconds.is_none()) {
-        return Err(Error::Validation("StoppingCondition.MaxRuntimeInSeconds must be given.".into()));
-    }
+    training_times::check(input)?;
     let output = &input.output_data_config.s3_output_path;
     if crate::training::bucket_and_key(output).is_none() {
         return Err(Error::Validation(format!(
@@ -133,10 +135,7 @@ async fn describe_training_job(cx: Cx, input: DescribeTrainingJobInput) -> Resul
 /// The members of a description that are not in the request.
 pub fn description(resource: &Resource, record: &TrainingRecord) -> Value {
     let at = |at: Option<i64>| at.map(records::seconds);
-    let seconds_trained = match (record.training_started_at, record.training_ended_at) {
-        (Some(started), Some(ended)) => Some(((ended - started).max(0) + 999) / 1000),
-        _ => None,
-    };
+    let seconds_trained = record.trained_ms().map(|ran_ms| (ran_ms + 999) / 1000);
     let transitions: Vec<Value> = record
         .transitions
         .iter()

@@ -17,7 +17,9 @@ use super::addresses::Lease;
 use super::record::{FailureCard, HostRecord, TrainingRecord};
 use super::run_facts::RunFacts;
 use super::verdict::{self, Verdict};
-use super::{admission, failure, hang, hosts, metrics, outputs, prepare, sync, usage};
+use super::{
+    admission, deadlines, failure, hang, hosts, metrics, outputs, prepare, restart, spot, sync, usage,
+};
 use crate::app::App;
 use crate::capacity::Allocation;
 use crate::job_log::JobLog;
@@ -27,11 +29,24 @@ const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How an attempt ends.
 #[expect(clippy::large_enum_variant, reason = "there is one for each job, at its end")]
-enum End {
+pub enum End {
+    /// The program ended well.
     Completed,
+    /// Somebody wanted it stopped.
     Stopped,
+    /// It ran for longer than it may.
     TimeLimit,
+    /// It waited and ran for longer than it may.
+    WaitTime,
+    /// It waited for capacity for longer than it may.
+    PendingTime,
+    /// It did not end well.
     Failed(FailureCard),
+    /// The job is back in line, for another attempt after a pause.
+    Restarted {
+        /// The pause.
+        pause: std::time::Duration,
+    },
     /// Another attempt or a deletion took the job away.
     Superseded,
 }
@@ -46,13 +61,18 @@ pub struct Attempt<'a> {
     pub owner: &'a str,
     /// The request.
     pub request: CreateTrainingJobInput,
+    /// Counts the attempts of the job, from 1.
+    pub number: u32,
+    /// How long the program ran in earlier attempts, in milliseconds.
+    pub ran_before_ms: i64,
 }
 
 /// Drives the job until it ends, repeating after faults of the database.
 pub async fn run(app: &Arc<App>, work: Work, owner: &str, stop: &Notify) {
     loop {
         match drive(app, &work, owner, stop).await {
-            Ok(()) => return,
+            Ok(Driven::Ended) => return,
+            Ok(Driven::Restarted) => {}
             Err(error) => {
                 tracing::error!(job = work.key.name, %error, "a training job is repeated from its last step");
                 tokio::time::sleep(RETRY_PAUSE).await;
@@ -61,15 +81,31 @@ pub async fn run(app: &Arc<App>, work: Work, owner: &str, stop: &Notify) {
     }
 }
 
-async fn drive(app: &Arc<App>, work: &Work, owner: &str, stop: &Notify) -> store::Result<()> {
+/// What came of driving a job.
+enum Driven {
+    Ended,
+    Restarted,
+}
+
+async fn drive(app: &Arc<App>, work: &Work, owner: &str, stop: &Notify) -> store::Result<Driven> {
     let key = work.key.clone();
     let found = app.database.read(move |session| session.find_resource(&key)).await?;
-    let Some(resource) = found else { return forget(app, work, owner).await };
+    let Some(resource) = found else {
+        return forget(app, work, owner).await.map(|()| Driven::Ended);
+    };
     let request = serde_json::from_value(resource.spec.clone())?;
-    let attempt = Attempt { app, work, owner, request };
     let record = TrainingRecord::read(&resource.document)?;
+    let (number, ran_before_ms) = (record.attempts.number(), record.attempts.ran_before_ms);
+    let attempt = Attempt { app, work, owner, request, number, ran_before_ms };
     let end = attempt.to_the_end(record, stop).await?;
-    attempt.finish(end).await
+    let End::Restarted { pause } = end else { return attempt.finish(end).await.map(|()| Driven::Ended) };
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        // What this means is seen by the next attempt.
+        () = attempt.stopped(stop) => {}
+        () = deadlines::wait_time_over(&attempt) => {}
+    }
+    Ok(Driven::Restarted)
 }
 
 /// Drops work whose job was deleted.
@@ -89,11 +125,14 @@ impl Attempt<'_> {
             Ok(claim) => claim,
             Err(text) => return Ok(End::Failed(FailureCard::new("capacity", text))),
         };
-        if hosts::are_all_started(self.app, &record.hosts) {
+        if !record.attempts.is_between && hosts::are_all_started(self.app, &record.hosts) {
             tracing::info!(job = key.name, "a training job is taken up again");
             let lease = record.addresses.map(|range| addresses.hold(key, range));
             let allocation = self.app.capacity.enter(claim, record.grant);
             return self.watch(&record.hosts, stop, allocation, lease).await;
+        }
+        if restart::is_time_over(self, &record) {
+            return Ok(End::TimeLimit);
         }
         if let Some(reason) = self.app.capacity.never_fits(&claim) {
             return Ok(End::Failed(FailureCard::new("capacity", format!("CapacityError: {reason}"))));
@@ -101,22 +140,46 @@ impl Attempt<'_> {
         let allocation = tokio::select! {
             allocation = admission::admit(self, claim) => allocation?,
             () = self.stopped(stop) => return Ok(End::Stopped),
+            () = deadlines::wait_time_over(self) => return Ok(End::WaitTime),
+            () = deadlines::pending_time_over(self, &record) => return Ok(End::PendingTime),
         };
         let [high, low, ..] = uuid::Uuid::new_v4().into_bytes();
         let lease = addresses.take(key, u16::from_be_bytes([high, low]));
         let ready = tokio::select! {
             ready = prepare::ready(self, lease.range(), &allocation.grant) => ready?,
             () = self.stopped(stop) => return Ok(End::Stopped),
+            () = deadlines::wait_time_over(self) => return Ok(End::WaitTime),
+            interrupted = spot::interrupted(self, &allocation) => {
+                interrupted?;
+                let hosts = self.record().await?.hosts;
+                return restart::begin_anew(self, restart::Cause::Interrupted, None, &hosts).await;
+            }
         };
         let ready = match ready {
             Ok(ready) => ready,
-            Err(card) => return Ok(End::Failed(*card)),
+            Err(card) => return restart::or_fail(self, *card).await,
         };
         // Not cut short by a stop, which would not know what runs already; the watch sees it.
         match prepare::start(self, &ready).await? {
             Ok(()) => self.watch(&ready.hosts, stop, allocation, Some(lease)).await,
-            Err(card) => Ok(End::Failed(*card)),
+            Err(card) => restart::or_fail(self, *card).await,
         }
+    }
+
+    /// The record as it is now.
+    ///
+    /// # Errors
+    /// When the database fails, or the job was deleted.
+    pub async fn record(&self) -> store::Result<TrainingRecord> {
+        let key = self.work.key.clone();
+        let read = self.app.database.read(move |session| session.resource(&key)).await?;
+        TrainingRecord::read(&read.document)
+    }
+
+    /// How long the program may run in this attempt.
+    pub fn time_limit_seconds(&self) -> u64 {
+        let ran_seconds = u64::try_from(self.ran_before_ms / 1_000).unwrap_or(0);
+        prepare::time_limit_seconds(&self.request).saturating_sub(ran_seconds).max(1)
     }
 
     /// Returns once a stop is wanted.
@@ -152,6 +215,16 @@ impl Attempt<'_> {
                 hosts::stop(self.app, hosts, None);
                 ended.await
             }
+            interrupted = spot::interrupted(self, &allocation) => {
+                interrupted?;
+                hosts::stop(self.app, hosts, None);
+                ended.await
+            }
+            () = deadlines::wait_time_over(self) => {
+                deadlines::note_wait_time_over(self).await?;
+                hosts::stop(self.app, hosts, None);
+                ended.await
+            }
             text = &mut unstored => {
                 // Written first: a server that takes over must not read the end as a stop that somebody wanted.
                 self.update(move |record, _| record.checkpoint_failure = Some(text)).await?;
@@ -166,7 +239,7 @@ impl Attempt<'_> {
             Ok(reports) => self.settle(hosts, &reports).await,
             Err(error) => {
                 let text = format!("InternalServerError: the workload cannot be observed: {error}");
-                Ok(End::Failed(FailureCard::new("supervisor", text)))
+                restart::or_fail(self, FailureCard::new("supervisor", text)).await
             }
         }
     }
@@ -218,8 +291,12 @@ impl Attempt<'_> {
         };
         let started_at = reports.iter().map(|report| report.started_at_ms as i64).min().unwrap_or_default();
         let ended_at = reports.iter().map(|report| report.ended_at_ms as i64).max().unwrap_or_default();
-        let limit_seconds = prepare::time_limit_seconds(&self.request);
-        let verdict = verdict::verdict(reports, limit_seconds, stop_wanted);
+        let verdict = verdict::verdict(reports, self.time_limit_seconds(), stop_wanted);
+        let record = self.record().await?;
+        if let Some(cause) = self.reason_to_restart(&record, verdict, stop_wanted, hosts, reports).await {
+            let run = restart::Run::of(self, hosts, reports).await;
+            return restart::begin_anew(self, cause, Some(run), hosts).await;
+        }
         let first_failed = match verdict {
             Verdict::Failed(index) if hosts.len() > 1 => Some(hosts[index].name.clone()),
             _ => None,
@@ -237,9 +314,12 @@ impl Attempt<'_> {
                     host.run = Some(run);
                 }
                 record.first_failed_host = first_failed;
-                record.training_started_at = Some(started_at);
+                if record.attempts.number() == 1 {
+                    record.training_started_at = Some(started_at);
+                }
+                record.attempts.run_started_at = Some(started_at);
                 record.training_ended_at = Some(ended_at);
-                record.final_metrics = metrics;
+                metrics::merge(&mut record.final_metrics, metrics);
                 record.enter("Uploading", "Uploading generated training model", ended_at);
             })
             .await;
@@ -253,6 +333,7 @@ impl Attempt<'_> {
             _ if unstored.is_some() => {
                 End::Failed(FailureCard::new("checkpoint", unstored.unwrap_or_default()))
             }
+            Verdict::Stopped if record.attempts.is_wait_time_over && !stop_wanted => End::WaitTime,
             Verdict::Stopped => End::Stopped,
             Verdict::Completed => End::Completed,
             Verdict::TimeLimit => End::TimeLimit,
@@ -274,6 +355,29 @@ impl Attempt<'_> {
             Err(_) if matches!(end, End::Failed(_)) => Ok(end),
             Err(text) => Ok(End::Failed(FailureCard::new("output", text))),
         }
+    }
+
+    /// Whether the attempt that has ended is to be followed by another one, and why.
+    async fn reason_to_restart(
+        &self,
+        record: &TrainingRecord,
+        verdict: Verdict,
+        stop_wanted: bool,
+        hosts: &[HostRecord],
+        reports: &[ExitReport],
+    ) -> Option<restart::Cause> {
+        let is_ended_by_us = record.checkpoint_failure.is_some()
+            || record.hang.as_ref().is_some_and(|hang| hang.ends_job)
+            || record.attempts.is_wait_time_over;
+        if stop_wanted || is_ended_by_us {
+            return None;
+        }
+        if restart::is_interrupted(record, verdict, reports) {
+            return Some(restart::Cause::Interrupted);
+        }
+        let Verdict::Failed(index) = verdict else { return None };
+        let card = failure::card(self, &hosts[index], hosts.len(), &reports[index]).await;
+        restart::is_retried(self, record, &card).then_some(restart::Cause::Retry(card.reason))
     }
 
     /// Changes the record while the lease is held; `change` also gets the time.
@@ -309,13 +413,17 @@ impl Attempt<'_> {
 
     async fn finish(&self, end: End) -> store::Result<()> {
         let (status, secondary, message, card) = match end {
-            End::Superseded => return Ok(()),
+            End::Superseded | End::Restarted { .. } => return Ok(()),
             End::Completed => ("Completed", "Completed", "Training job completed".to_owned(), None),
             End::Stopped => ("Stopped", "Stopped", "Training job stopped".to_owned(), None),
             End::TimeLimit => {
                 let text = "Training job runtime exceeded MaxRuntimeInSeconds provided";
                 ("Stopped", "MaxRuntimeExceeded", text.to_owned(), None)
             }
+            End::WaitTime => {
+                ("Stopped", "MaxWaitTimeExceeded", deadlines::WAIT_TIME_MESSAGE.to_owned(), None)
+            }
+            End::PendingTime => ("Stopped", "Stopped", deadlines::PENDING_TIME_MESSAGE.to_owned(), None),
             End::Failed(card) => {
                 let card = failure::complete(card);
                 ("Failed", "Failed", card.reason.clone(), Some(card))

@@ -5,6 +5,7 @@ use serde_json::Value;
 use store::failures::{Occurrence, Occurrences};
 use store::resources::Resource;
 
+use super::deadlines;
 use super::prepare::LOG_GROUP;
 use super::record::{FailureCard, TrainingRecord};
 use crate::app::App;
@@ -96,6 +97,18 @@ pub async fn explain(app: &App, resource: &Resource) -> store::Result<Explanatio
             answer.sentence = format!("It was ended when its time limit of {seconds} seconds was over.");
             answer.hint = "Give it a larger StoppingCondition.MaxRuntimeInSeconds.".into();
         }
+        ("Stopped", "MaxWaitTimeExceeded") => {
+            let seconds = &resource.spec["StoppingCondition"]["MaxWaitTimeInSeconds"];
+            answer.sentence = format!(
+                "It had not ended {seconds} seconds after it was created, waiting and interruptions included."
+            );
+            answer.hint = "Give it a larger StoppingCondition.MaxWaitTimeInSeconds.".into();
+        }
+        ("Stopped", _) if message == deadlines::PENDING_TIME_MESSAGE => {
+            let seconds = &resource.spec["StoppingCondition"]["MaxPendingTimeInSeconds"];
+            answer.sentence = format!("It waited for capacity for {seconds} seconds, longer than it may.");
+            answer.hint = "Give it a larger StoppingCondition.MaxPendingTimeInSeconds; docs/capacity.md says who goes first.".into();
+        }
         ("Stopped", _) => {
             answer.sentence = "It was stopped on request (StopTrainingJob or `modelyard jobs stop`).".into()
         }
@@ -104,8 +117,10 @@ pub async fn explain(app: &App, resource: &Resource) -> store::Result<Explanatio
                 "It is stopping: its program was sent SIGTERM and has up to 120 seconds to save its work."
                     .into();
         }
-        (_, "Starting" | "Pending") if record.hosts.is_empty() => {
-            waiting(app, resource, &message, &mut answer)
+        (_, "Starting" | "Pending" | "Restarting")
+            if record.hosts.is_empty() || record.attempts.is_between =>
+        {
+            waiting(app, resource, &message, &mut answer);
         }
         _ => running(app, resource, &record, &message, &mut answer).await,
     }
@@ -165,7 +180,11 @@ async fn running(
             )
         }
         "Training" => {
-            format!("Its program runs, for {}.", for_long(record.training_started_at.unwrap_or(since)))
+            format!("Its program runs, for {}.", for_long(record.attempts.run_started_at.unwrap_or(since)))
+        }
+        "Interrupted" => {
+            "Its spot instances were interrupted: its program was sent SIGTERM and has up to 120 seconds to end; then it starts again."
+                .into()
         }
         "Uploading" => {
             format!("Its program has ended; what it left is being stored, for {}.", for_long(since))
@@ -178,6 +197,15 @@ async fn running(
         answer.details.extend(hang.processes.clone());
     } else {
         answer.details.push(message.to_owned());
+    }
+    let attempts = &record.attempts;
+    if attempts.number() > 1 {
+        answer.details.push(format!(
+            "attempt {}: {} interruptions, {} retries",
+            attempts.number(),
+            attempts.interruptions,
+            attempts.retries
+        ));
     }
     let key = &resource.key;
     for host in &record.hosts {

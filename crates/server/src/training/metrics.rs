@@ -7,6 +7,12 @@ use runner::contract::MetricScraper;
 use super::attempt::Attempt;
 use super::record::{FinalMetric, HostRecord};
 
+/// Puts the values of a later attempt over those of the earlier ones.
+pub fn merge(known: &mut Vec<FinalMetric>, later: Vec<FinalMetric>) {
+    known.retain(|metric| later.iter().all(|one| one.name != metric.name));
+    known.extend(later);
+}
+
 /// Reads the metrics of the job's definitions from the logs of its hosts; of several hosts, the latest value counts.
 pub async fn final_metrics(attempt: &Attempt<'_>, hosts: &[HostRecord]) -> Vec<FinalMetric> {
     let specification = attempt.request.algorithm_specification.as_ref();

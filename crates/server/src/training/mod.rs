@@ -3,9 +3,11 @@
 mod addresses;
 pub mod admission;
 mod attempt;
+mod attempts;
 mod channels;
 mod container;
 mod curves;
+mod deadlines;
 pub mod explain;
 mod failure;
 mod hang;
@@ -17,8 +19,10 @@ mod outputs;
 mod prepare;
 mod put;
 pub mod record;
+mod restart;
 pub mod run_facts;
 mod services;
+mod spot;
 mod sync;
 mod usage;
 mod verdict;
@@ -37,6 +41,7 @@ use crate::sagemaker::kinds::TRAINING_JOB;
 
 pub use addresses::{Addresses, MOST_HOSTS};
 pub use channels::split_uri as bucket_and_key;
+pub use spot::routes;
 
 /// Claims queued training jobs and runs each in a task of its own.
 pub struct TrainingDriver {

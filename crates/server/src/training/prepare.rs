@@ -138,6 +138,7 @@ pub async fn ready(attempt: &Attempt<'_>, range: AddressRange, grant: &Grant) ->
             record.hosts = written;
             record.grant = granted;
             record.addresses = Some(range);
+            record.attempts.is_between = false;
             record.enter("Starting", "Preparing the instances for training", now_ms);
         })
         .await?;
@@ -161,7 +162,8 @@ pub async fn ready(attempt: &Attempt<'_>, range: AddressRange, grant: &Grant) ->
 pub async fn start(attempt: &Attempt<'_>, ready: &Ready) -> store::Result<Step<()>> {
     attempt
         .update(|record, now_ms| {
-            record.training_started_at = Some(now_ms);
+            record.training_started_at.get_or_insert(now_ms);
+            record.attempts.run_started_at = Some(now_ms);
             record.enter("Training", "Training image download completed. Training in progress.", now_ms);
         })
         .await?;
@@ -193,6 +195,9 @@ impl Shared<'_> {
         let attempt = self.attempt;
         let app = attempt.app;
         let first = attempt.log(&records[0].log_stream);
+        if attempt.number > 1 {
+            first.line(&format!("modelyard: attempt {} of the job begins", attempt.number)).await;
+        }
         let specification = attempt.request.algorithm_specification.as_ref();
         let image =
             specification.and_then(|specification| specification.training_image.clone()).unwrap_or_default();
@@ -315,7 +320,7 @@ impl Shared<'_> {
             region: &key.region,
             role_arn: Some(&attempt.request.role_arn),
         };
-        let limit_seconds = time_limit_seconds(&attempt.request);
+        let limit_seconds = attempt.time_limit_seconds();
         let lifetime_seconds = limit_seconds as i64 + CREDENTIALS_MARGIN_SECONDS;
         let mut variables = workloads::connection_environment(app, &identity, lifetime_seconds);
         let hook = variables.remove("PYTHONPATH").unwrap_or_default();
@@ -444,7 +449,7 @@ fn input_mode(attempt: &Attempt<'_>) -> String {
     specification.map_or_else(|| "File".to_owned(), |one| one.training_input_mode.to_string())
 }
 
-/// The longest time that a job may run.
+/// The longest time that a job may run, in all of its attempts together.
 pub fn time_limit_seconds(request: &CreateTrainingJobInput) -> u64 {
     let condition = request.stopping_condition.as_ref();
     // CreateTrainingJob requires it; a day is the service's default.

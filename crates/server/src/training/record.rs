@@ -7,6 +7,7 @@ use store::failures::Failure;
 use store::resources::ResourceKey;
 
 use super::addresses::AddressRange;
+use super::attempts::Attempts;
 use super::hosts::host_name;
 use super::run_facts::RunFacts;
 use crate::capacity::Grant;
@@ -48,6 +49,8 @@ pub struct TrainingRecord {
     pub checkpoint_failure: Option<String>,
     /// That it seems to hang, as long as it does.
     pub hang: Option<HangNotice>,
+    /// Its attempts.
+    pub attempts: Attempts,
 }
 
 /// That a running job neither logs nor computes.
