@@ -237,7 +237,7 @@ class Jobs:
             HyperParameters=parameters,
             OutputDataConfig=output,
             ResourceConfig=request.pop("ResourceConfig", resources),
-            StoppingCondition={"MaxRuntimeInSeconds": seconds},
+            StoppingCondition=request.pop("StoppingCondition", {"MaxRuntimeInSeconds": seconds}),
             **request,
         )
 

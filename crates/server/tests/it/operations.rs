@@ -14,6 +14,7 @@ const TESTS: &[&str] = &[
     include_str!("sagemaker/failures.rs"),
     include_str!("sagemaker/models.rs"),
     include_str!("sagemaker/search.rs"),
+    include_str!("sagemaker/spot.rs"),
     include_str!("sagemaker/training_jobs.rs"),
     include_str!("../../../../tests/clients/conftest.py"),
     include_str!("../../../../tests/clients/test_logs.py"),

@@ -14,7 +14,7 @@ use crate::app::{TestApp, training_job};
 const IMAGE: &str = "example.com/system:1";
 
 /// An app whose image is the system's own Python, so that nothing is built, and whose result bucket exists.
-async fn system(change: impl FnOnce(&mut Config)) -> TestApp {
+pub async fn system(change: impl FnOnce(&mut Config)) -> TestApp {
     let app = TestApp::with(|config| {
         let overlay = config.data_dir.join("images.toml");
         let text = "[[image]]\nname = \"system\"\npattern = 'example\\.com/system:.*'\ninterpreter = \"/usr/bin/python3\"\n";
@@ -40,11 +40,11 @@ fn job(name: &str, words: &[&str]) -> Value {
     job
 }
 
-fn script(name: &str, text: &str) -> Value {
+pub fn script(name: &str, text: &str) -> Value {
     job(name, &["/bin/sh", "-c", text])
 }
 
-async fn explained(app: &TestApp, name: &str) -> Value {
+pub async fn explained(app: &TestApp, name: &str) -> Value {
     app.ok("Modelyard.ExplainTrainingJob", json!({"TrainingJobName": name})).await["Explanation"].take()
 }
 
@@ -64,7 +64,7 @@ async fn events(app: &TestApp, name: &str) -> Vec<store::events::Event> {
     app.app.database.read(move |session| session.events(&key)).await.unwrap()
 }
 
-async fn until_event(app: &TestApp, name: &str, what: &str) -> Value {
+pub async fn until_event(app: &TestApp, name: &str, what: &str) -> Value {
     app.until(&format!("{what} of {name}"), || async {
         let found = events(app, name).await.into_iter().find(|event| event.what == what);
         found.map(|event| event.detail)
@@ -73,7 +73,7 @@ async fn until_event(app: &TestApp, name: &str, what: &str) -> Value {
 }
 
 /// The job's log, whole.
-async fn log(app: &TestApp, name: &str) -> Vec<String> {
+pub async fn log(app: &TestApp, name: &str) -> Vec<String> {
     let logs = explained(app, name).await["Logs"].as_str().unwrap().to_owned();
     let (group, stream) = logs.split_once(' ').unwrap();
     let input = json!({"logGroupName": group, "logStreamName": stream, "startFromHead": true});

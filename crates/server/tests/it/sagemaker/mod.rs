@@ -5,6 +5,7 @@ mod endpoints;
 mod failures;
 mod models;
 mod search;
+mod spot;
 mod training_hosts;
 mod training_inputs;
 mod training_jobs;

@@ -78,7 +78,10 @@ async fn what_is_not_honoured_is_refused_by_name() {
     let app = TestApp::new().await;
     let channel = || json!([{"ChannelName": "train", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/p"}}}]);
     let cases: [Case; 6] = [
-        (|job| job["EnableManagedSpotTraining"] = json!(true), "EnableManagedSpotTraining"),
+        (
+            |job| job["SessionChainingConfig"] = json!({"EnableSessionTagChaining": true}),
+            "SessionChainingConfig",
+        ),
         (
             |job| job["VpcConfig"] = json!({"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}),
             "VpcConfig",
