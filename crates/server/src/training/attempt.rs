@@ -61,10 +61,6 @@ pub struct Attempt<'a> {
     pub owner: &'a str,
     /// The request.
     pub request: CreateTrainingJobInput,
-    /// Counts the attempts of the job, from 1.
-    pub number: u32,
-    /// How long the program ran in earlier attempts, in milliseconds.
-    pub ran_before_ms: i64,
 }
 
 /// Drives the job until it ends, repeating after faults of the database.
@@ -95,8 +91,7 @@ async fn drive(app: &Arc<App>, work: &Work, owner: &str, stop: &Notify) -> store
     };
     let request = serde_json::from_value(resource.spec.clone())?;
     let record = TrainingRecord::read(&resource.document)?;
-    let (number, ran_before_ms) = (record.attempts.number(), record.attempts.ran_before_ms);
-    let attempt = Attempt { app, work, owner, request, number, ran_before_ms };
+    let attempt = Attempt { app, work, owner, request };
     let end = attempt.to_the_end(record, stop).await?;
     let End::Restarted { pause } = end else { return attempt.finish(end).await.map(|()| Driven::Ended) };
     tokio::select! {
@@ -174,12 +169,6 @@ impl Attempt<'_> {
         let key = self.work.key.clone();
         let read = self.app.database.read(move |session| session.resource(&key)).await?;
         TrainingRecord::read(&read.document)
-    }
-
-    /// How long the program may run in this attempt.
-    pub fn time_limit_seconds(&self) -> u64 {
-        let ran_seconds = u64::try_from(self.ran_before_ms / 1_000).unwrap_or(0);
-        prepare::time_limit_seconds(&self.request).saturating_sub(ran_seconds).max(1)
     }
 
     /// Returns once a stop is wanted.
@@ -291,8 +280,9 @@ impl Attempt<'_> {
         };
         let started_at = reports.iter().map(|report| report.started_at_ms as i64).min().unwrap_or_default();
         let ended_at = reports.iter().map(|report| report.ended_at_ms as i64).max().unwrap_or_default();
-        let verdict = verdict::verdict(reports, self.time_limit_seconds(), stop_wanted);
         let record = self.record().await?;
+        let limit_seconds = restart::time_left_seconds(self, &record.attempts);
+        let verdict = verdict::verdict(reports, limit_seconds, stop_wanted);
         if let Some(cause) = self.reason_to_restart(&record, verdict, stop_wanted, hosts, reports).await {
             let run = restart::Run::of(self, hosts, reports).await;
             return restart::begin_anew(self, cause, Some(run), hosts).await;

@@ -12,9 +12,10 @@ use runner::workload::{Access, Confinement, JobUser, Mount, Network, WorkloadSpe
 
 use super::addresses::AddressRange;
 use super::attempt::Attempt;
+use super::attempts::Attempts;
 use super::hosts::{self, OwnChannel};
 use super::record::{FailureCard, HostRecord, TrainingRecord};
-use super::{channels, container, infra_check, sync};
+use super::{channels, container, infra_check, restart, sync};
 use crate::app::App;
 use crate::capacity::{Grant, HostGrant};
 use crate::job_log::JobLog;
@@ -75,6 +76,7 @@ pub struct Ready {
 /// What all hosts of a job share.
 struct Shared<'a> {
     attempt: &'a Attempt<'a>,
+    attempts: Attempts,
     groups: Vec<InstanceGroup>,
     range: AddressRange,
     /// What the hosts know each other by.
@@ -119,7 +121,8 @@ pub async fn ready(attempt: &Attempt<'_>, range: AddressRange, grant: &Grant) ->
     let key = attempt.work.key.clone();
     let read = app.database.read(move |session| session.resource(&key)).await?;
     // Of an attempt that was cut off before all its hosts had started.
-    hosts::clean_up(app, &TrainingRecord::read(&read.document)?.hosts).await;
+    let earlier = TrainingRecord::read(&read.document)?;
+    hosts::clean_up(app, &earlier.hosts).await;
 
     let groups = hosts::groups(&attempt.request);
     let key = &attempt.work.key;
@@ -143,7 +146,8 @@ pub async fn ready(attempt: &Attempt<'_>, range: AddressRange, grant: &Grant) ->
         })
         .await?;
     attempt.update(|record, now_ms| record.enter("Downloading", "Downloading input data", now_ms)).await?;
-    let shared = Shared { attempt, groups, range, secret: uuid::Uuid::new_v4().simple().to_string() };
+    let secret = uuid::Uuid::new_v4().simple().to_string();
+    let shared = Shared { attempt, attempts: earlier.attempts, groups, range, secret };
     match shared.specs(&records, grant, log_paths).await {
         Ok(specs) => Ok(Ok(Ready { hosts: records, specs })),
         Err((mut card, index)) => {
@@ -195,8 +199,8 @@ impl Shared<'_> {
         let attempt = self.attempt;
         let app = attempt.app;
         let first = attempt.log(&records[0].log_stream);
-        if attempt.number > 1 {
-            first.line(&format!("modelyard: attempt {} of the job begins", attempt.number)).await;
+        if self.attempts.number() > 1 {
+            first.line(&format!("modelyard: attempt {} of the job begins", self.attempts.number())).await;
         }
         let specification = attempt.request.algorithm_specification.as_ref();
         let image =
@@ -320,7 +324,7 @@ impl Shared<'_> {
             region: &key.region,
             role_arn: Some(&attempt.request.role_arn),
         };
-        let limit_seconds = attempt.time_limit_seconds();
+        let limit_seconds = restart::time_left_seconds(attempt, &self.attempts);
         let lifetime_seconds = limit_seconds as i64 + CREDENTIALS_MARGIN_SECONDS;
         let mut variables = workloads::connection_environment(app, &identity, lifetime_seconds);
         let hook = variables.remove("PYTHONPATH").unwrap_or_default();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use runner::workload::{Exit, ExitReport};
 
 use super::attempt::{Attempt, End};
+use super::attempts::Attempts;
 use super::record::{FailureCard, HostRecord, TrainingRecord};
 use super::verdict::Verdict;
 use super::{hosts, metrics, prepare, sync};
@@ -64,6 +65,12 @@ pub async fn or_fail(attempt: &Attempt<'_>, card: FailureCard) -> store::Result<
         return Ok(End::Failed(card));
     }
     begin_anew(attempt, Cause::Retry(card.reason), None, &record.hosts).await
+}
+
+/// How long the program may run in the current attempt.
+pub fn time_left_seconds(attempt: &Attempt<'_>, attempts: &Attempts) -> u64 {
+    let ran_seconds = u64::try_from(attempts.ran_before_ms / 1_000).unwrap_or(0);
+    prepare::time_limit_seconds(&attempt.request).saturating_sub(ran_seconds).max(1)
 }
 
 /// Whether the program has had all of its time in the attempts that are over.

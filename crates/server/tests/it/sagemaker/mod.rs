@@ -1,5 +1,6 @@
 //! The SageMaker control plane.
 
+mod attempts;
 mod capacity;
 mod endpoints;
 mod failures;

@@ -6,27 +6,27 @@ use super::failures::{explained, log, script, system, until_event};
 use crate::app::{TestApp, training_job};
 
 /// Runs until it is ended when it finds no checkpoint, and ends well when it finds one.
-const TWO_RUNS: &str = "mkdir -p /opt/ml/checkpoints; if [ -e /opt/ml/checkpoints/one ]; then echo went on; exit 0; fi; \
+pub const TWO_RUNS: &str = "mkdir -p /opt/ml/checkpoints; if [ -e /opt/ml/checkpoints/one ]; then echo went on; exit 0; fi; \
      trap 'exit 0' TERM; echo 1 > /opt/ml/checkpoints/one; echo begun; while :; do sleep 0.05; done";
 
 /// A job of `text` that keeps its checkpoints.
-fn job(name: &str, text: &str) -> Value {
+pub fn job(name: &str, text: &str) -> Value {
     let mut job = script(name, text);
     job["CheckpointConfig"] = json!({"S3Uri": format!("s3://results/checkpoints/{name}")});
     job
 }
 
-fn spot(mut job: Value) -> Value {
+pub fn spot(mut job: Value) -> Value {
     job["EnableManagedSpotTraining"] = json!(true);
     job["StoppingCondition"] = json!({"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120});
     job
 }
 
-async fn describe(app: &TestApp, name: &str) -> Value {
+pub async fn describe(app: &TestApp, name: &str) -> Value {
     app.ok("SageMaker.DescribeTrainingJob", json!({"TrainingJobName": name})).await
 }
 
-async fn until_status(app: &TestApp, name: &str, secondary: &str) -> Value {
+pub async fn until_status(app: &TestApp, name: &str, secondary: &str) -> Value {
     app.until(&format!("{name} is {secondary}"), || async {
         let job = describe(app, name).await;
         (job["SecondaryStatus"] == secondary).then_some(job)
@@ -34,7 +34,7 @@ async fn until_status(app: &TestApp, name: &str, secondary: &str) -> Value {
     .await
 }
 
-async fn until_line(app: &TestApp, name: &str, line: &str) {
+pub async fn until_line(app: &TestApp, name: &str, line: &str) {
     app.until(&format!("{name} says {line}"), || async {
         if explained(app, name).await["Logs"].is_null() {
             return None;
@@ -44,7 +44,15 @@ async fn until_line(app: &TestApp, name: &str, line: &str) {
     .await;
 }
 
-fn statuses(job: &Value) -> Vec<&str> {
+/// Waits for what follows the end of a job.
+pub async fn until_nothing_is_left(app: &TestApp) {
+    app.until("all workloads are removed", || async {
+        app.app.executor.list().unwrap().is_empty().then_some(())
+    })
+    .await;
+}
+
+pub fn statuses(job: &Value) -> Vec<&str> {
     let transitions = job["SecondaryStatusTransitions"].as_array().unwrap().iter();
     transitions.map(|transition| transition["Status"].as_str().unwrap()).collect()
 }
@@ -115,7 +123,7 @@ async fn an_interrupted_job_goes_on_from_its_checkpoint() {
         assert!(lines.iter().any(|line| line.contains(text)), "{text}: {lines:?}");
     }
     assert_eq!(lines.iter().filter(|line| *line == "begun").count(), 1, "{lines:?}");
-    assert_eq!(app.app.executor.list().unwrap(), Vec::<String>::new(), "nothing of both runs is left");
+    until_nothing_is_left(&app).await;
 
     let (code, message) = app.refused("Modelyard.InterruptTrainingJob", asked).await;
     assert_eq!(code, "ValidationException");
@@ -162,6 +170,8 @@ async fn a_spot_job_makes_room_for_one_on_demand_and_comes_back() {
     let cheap = until_status(&app, "cheap", "Pending").await;
     assert_eq!(statuses(&cheap)[2..], ["Training", "Interrupted", "Restarting", "Pending"]);
     assert!(cheap.to_string().contains("others need the room on this machine"), "{cheap}");
+    let run = app.ok("Modelyard.DescribeRun", json!({"TrainingJobName": "cheap"})).await;
+    assert_eq!(run, json!({"Hosts": {}}), "nothing of it runs");
     let why = explained(&app, "cheap").await["Sentence"].as_str().unwrap().to_owned();
     assert!(why.contains("in use by steady"), "{why}");
     app.ok("SageMaker.StopTrainingJob", json!({"TrainingJobName": "steady"})).await;
