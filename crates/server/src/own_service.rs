@@ -50,7 +50,8 @@ pub static SERVICE: Service = Service {
         Shape { name: "Explanation", kind: Kind::Document },
         structure("OpenShellInput", &[member("TrainingJobName", 1, true), member("Host", 1, false)]),
         structure("OpenShellOutput", &[member("Host", 1, false), member("Workload", 1, false)]),
-        structure("InterruptTrainingJobOutput", &[member("Interruptions", 8, false)]),
+        structure("InterruptTrainingJobOutput", &[member("Interruptions", 16, false)]),
+        Shape { name: "Interruptions", kind: Kind::Integer { min: Some(0.0), max: None } },
     ],
 };
 

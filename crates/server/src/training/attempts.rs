@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn times_are_those_of_all_attempts() {
-        let mut record = TrainingRecord { training_started_at: Some(1_000), ..TrainingRecord::default() };
+        let mut record = TrainingRecord::default();
+        record.training_started_at = Some(1_000);
         assert_eq!(record.trained_ms(), None, "it still runs");
         record.training_ended_at = Some(4_000);
         assert_eq!(record.trained_ms(), Some(3_000), "a record of an earlier release");

@@ -83,7 +83,11 @@ async fn the_time_limit_is_that_of_all_attempts() {
         }
     };
     waiting(&app, script("second-left", "echo begun; sleep 1000"), used(59_000)).await;
-    waiting(&app, script("nothing-left", "echo begun"), used(59_999)).await;
+    let nothing_left = |document: &mut Value| {
+        document["attempts"] =
+            json!({"ran_before_ms": 60_000, "interruption": {"asked_at": 1, "reason": "late"}});
+    };
+    waiting(&app, spot(script("nothing-left", "echo begun")), nothing_left).await;
     waiting(&app, script("time-left", "echo begun"), used(30_000)).await;
     let_go(&app).await;
     let ended = app.ended("second-left").await;
@@ -92,11 +96,9 @@ async fn the_time_limit_is_that_of_all_attempts() {
         (&json!("Stopped"), &json!("MaxRuntimeExceeded"))
     );
     assert!((60..=75).contains(&ended["TrainingTimeInSeconds"].as_i64().unwrap()), "{ended}");
-    assert_eq!(
-        app.ended("nothing-left").await["TrainingJobStatus"],
-        "Completed",
-        "a part of a second is left"
-    );
+    let ended = app.ended("nothing-left").await;
+    assert_eq!(ended["SecondaryStatus"], "MaxRuntimeExceeded", "{ended}");
+    assert!(!statuses(&ended).contains(&"Training"), "{ended}");
     assert_eq!(app.ended("time-left").await["TrainingJobStatus"], "Completed");
 }
 
