@@ -8,6 +8,7 @@ use http::{Request, Response};
 use runner::catalogue::Catalogue;
 use runner::environment::Environments;
 use runner::executor::Executor;
+use store::keys::KeyStore;
 use store::logs::LogStore;
 use store::metrics::{MetricSink, MetricStore};
 use store::objects::ObjectStore;
@@ -34,6 +35,8 @@ pub struct App {
     pub database: Database,
     /// Buckets and objects.
     pub objects: Arc<ObjectStore>,
+    /// Encryption keys.
+    pub keys: KeyStore,
     /// Log groups and streams.
     pub logs: Arc<LogStore>,
     /// Metrics.
@@ -105,7 +108,10 @@ impl App {
         let key = crate::identity::prepare(&database, &config.account, clock.now_ms())
             .await
             .map_err(|error| text(&error))?;
-        let objects = ObjectStore::open(database.clone(), directory("buckets"), clock.clone())
+        let keys = KeyStore::open(database.clone(), &directory("keys/master.key"), clock.clone())
+            .await
+            .map_err(|error| text(&error))?;
+        let objects = ObjectStore::open(database.clone(), directory("buckets"), clock.clone(), keys.clone())
             .await
             .map_err(|error| text(&error))?;
         let logs = LogStore::open(database.clone(), directory("logs"), clock.clone())
@@ -135,6 +141,7 @@ impl App {
             clock,
             database,
             objects: Arc::new(objects),
+            keys,
             logs: Arc::new(logs),
             metric_sink: MetricSink::start(metrics.clone()),
             metrics,
@@ -152,6 +159,7 @@ impl App {
         app.training.resume(&app.database).await.map_err(|error| text(&error))?;
         app.training.start();
         crate::monitoring::expire_daily(&app);
+        crate::kms::purge_hourly(&app);
         Ok(app)
     }
 }
@@ -200,6 +208,7 @@ pub fn registry() -> crate::Registry {
     crate::sagemaker::routes(&mut registry);
     crate::sts::routes(&mut registry);
     crate::iam::routes(&mut registry);
+    crate::kms::routes(&mut registry);
     crate::logs::routes(&mut registry);
     crate::monitoring::routes(&mut registry);
     crate::autoscaling::routes(&mut registry);

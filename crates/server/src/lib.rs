@@ -18,6 +18,7 @@ mod hook;
 pub mod iam;
 pub mod identity;
 mod job_log;
+pub mod kms;
 pub mod listener;
 pub mod logs;
 pub mod monitoring;

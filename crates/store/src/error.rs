@@ -55,6 +55,9 @@ pub enum Error {
     /// The input breaks a rule of S3.
     #[error("{0}")]
     Refused(#[from] crate::objects::Refusal),
+    /// An encryption key cannot be used.
+    #[error("{0}")]
+    Key(#[from] crate::keys::KeyProblem),
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] rusqlite::Error),

@@ -7,10 +7,12 @@ mod event_list;
 pub mod events;
 pub mod failures;
 pub mod identity;
+pub mod keys;
 pub mod logs;
 pub mod metrics;
 pub mod objects;
 pub mod resources;
+pub mod seal;
 pub mod tags;
 pub mod work;
 

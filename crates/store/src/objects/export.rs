@@ -6,17 +6,21 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{OBJECT_KIND, Object, ObjectStore, blocking};
+use super::{OBJECT_KIND, Object, ObjectFile, ObjectStore, blocking};
 use crate::error::{Error, Result};
+use crate::seal::SecretKey;
 
 /// Times that an object may be replaced between the look at its row and the use of its file.
 const PATIENCE: usize = 16;
+
+/// Bytes that are decrypted at a time.
+const DECRYPTED_BYTES: usize = 256 * 1024;
 
 /// What the files share with the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Export {
     /// The bytes, where the file system can: made at once whatever the size. Nobody may write to such a file. It stays as it
-    /// is when the object is replaced or deleted.
+    /// is when the object is replaced or deleted. Encrypted objects become decrypted copies all the same.
     Shared,
     /// Nothing: each file may be changed by whoever gets it. Its time of change is the object's.
     Own,
@@ -61,7 +65,15 @@ impl ObjectStore {
     pub async fn export(&self, account: &str, mut objects: Vec<ExportedObject>, how: Export) -> Result<()> {
         for _ in 0..PATIENCE {
             let root = self.root.clone();
-            let replaced = blocking(move || export_all(&root, objects, how)).await?;
+            let mut versions = Vec::with_capacity(objects.len());
+            for one in objects {
+                let data_key = match &one.object.attributes.encryption {
+                    None => None,
+                    Some(encryption) => Some(self.data_key(account, &one.bucket, encryption).await?),
+                };
+                versions.push((one, data_key));
+            }
+            let replaced = blocking(move || export_all(&root, versions, how)).await?;
             objects = Vec::new();
             for mut stale in replaced {
                 stale.object = self.head(account, &stale.bucket, &stale.object.key).await?;
@@ -77,10 +89,14 @@ impl ObjectStore {
 }
 
 /// Makes the files; returns the objects whose version is gone.
-fn export_all(root: &Path, objects: Vec<ExportedObject>, how: Export) -> Result<Vec<ExportedObject>> {
+fn export_all(
+    root: &Path,
+    versions: Vec<(ExportedObject, Option<SecretKey>)>,
+    how: Export,
+) -> Result<Vec<ExportedObject>> {
     let mut made_folders: HashSet<PathBuf> = HashSet::new();
     let mut replaced = Vec::new();
-    for one in objects {
+    for (one, data_key) in versions {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
                 Error::Invalid(format!(
@@ -97,9 +113,10 @@ fn export_all(root: &Path, objects: Vec<ExportedObject>, how: Export) -> Result<
             made_folders.insert(folder.to_owned());
         }
         let version = root.join(&one.bucket).join(&one.object.path);
-        let made = match how {
-            Export::Shared => share(&version, &one.target),
-            Export::Own => copy(&version, &one.target, one.object.modified_at),
+        let made = match (how, &data_key) {
+            (Export::Shared, None) => share(&version, &one.target),
+            (Export::Own, None) => copy(&version, &one.target, one.object.modified_at),
+            (_, Some(data_key)) => decrypt(&version, data_key, &one),
         };
         match made {
             Ok(()) => {}
@@ -142,10 +159,27 @@ fn share(version: &Path, target: &Path) -> io::Result<()> {
 
 fn copy(version: &Path, target: &Path, modified_at_ms: i64) -> io::Result<()> {
     let mut source = File::open(version)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(target)?;
-    file.set_permissions(Permissions::from_mode(0o644))?;
+    let mut file = open_file(target)?;
     // Shares the blocks where the file system can.
     io::copy(&mut source, &mut file)?;
+    set_modified(&file, modified_at_ms)
+}
+
+fn decrypt(version: &Path, data_key: &SecretKey, one: &ExportedObject) -> io::Result<()> {
+    let mut source = ObjectFile::sealed(File::open(version)?, data_key, one.object.size)?;
+    let mut file = open_file(&one.target)?;
+    io::copy(&mut io::BufReader::with_capacity(DECRYPTED_BYTES, &mut source), &mut file)?;
+    set_modified(&file, one.object.modified_at)
+}
+
+/// A new file that everyone who reaches it can read.
+fn open_file(target: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(target)?;
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    Ok(file)
+}
+
+fn set_modified(file: &File, modified_at_ms: i64) -> io::Result<()> {
     if let Ok(milliseconds @ 1..) = u64::try_from(modified_at_ms) {
         let modified = std::time::UNIX_EPOCH + std::time::Duration::from_millis(milliseconds);
         file.set_modified(modified)?;

@@ -1,13 +1,16 @@
 //! The files behind objects: written aside, forced to the disk, renamed into place.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use md5::{Digest, Md5};
 
+use super::sealed::{ObjectFile, Sealer};
+use super::{Encryption, md5_of};
 use crate::error::{Error, Result};
+use crate::seal::SecretKey;
 
 /// Folder of unfinished writes and of parts, in each bucket. No key maps there: names that begin with a dot are escaped.
 pub const INCOMING: &str = ".incoming";
@@ -19,24 +22,28 @@ pub struct Incoming {
     digest: Md5,
     size: u64,
     keep: bool,
+    encryption: Option<Encryption>,
+    sealer: Option<Sealer>,
 }
 
 /// A finished file that waits for its place.
 pub struct Written {
     /// Where it lies.
     pub file: PathBuf,
-    /// Its size in bytes.
+    /// Size in bytes of what was written.
     pub size: u64,
-    /// Its MD5.
-    pub md5: [u8; 16],
+    /// Its entity tag: the MD5, unless a key of the caller's encrypts it.
+    pub etag: [u8; 16],
+    /// How it is encrypted.
+    pub encryption: Option<Encryption>,
 }
 
 impl Incoming {
-    /// A new file in the bucket's folder.
+    /// A new file in the bucket's folder, encrypted where there is a data key.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn create(bucket: &Path) -> Result<Incoming> {
+    pub(super) fn create(bucket: &Path, encrypted: Option<(Encryption, SecretKey)>) -> Result<Incoming> {
         let path = bucket.join(INCOMING).join(uuid::Uuid::new_v4().simple().to_string());
         let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
         let file = match file {
@@ -44,7 +51,15 @@ impl Incoming {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(gone(bucket)),
             file => file.map_err(Error::file(format!("make {}", path.display())))?,
         };
-        Ok(Incoming { file, path, digest: Md5::new(), size: 0, keep: false })
+        let digest = Md5::new();
+        let mut incoming =
+            Incoming { file, path, digest, size: 0, keep: false, encryption: None, sealer: None };
+        if let Some((encryption, data_key)) = encrypted {
+            let begun = Sealer::begin(&data_key, &mut incoming.file);
+            incoming.sealer = Some(begun.map_err(Error::file("begin an encrypted file"))?);
+            incoming.encryption = Some(encryption);
+        }
+        Ok(incoming)
     }
 
     /// Appends bytes. Blocks.
@@ -52,8 +67,17 @@ impl Incoming {
     /// # Errors
     /// When the disk is full or fails.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(Error::file(format!("write {}", self.path.display())))?;
+        self.append(bytes)?;
         self.digest.update(bytes);
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = match &mut self.sealer {
+            None => self.file.write_all(bytes),
+            Some(sealer) => sealer.write(&mut self.file, bytes),
+        };
+        written.map_err(Error::file(format!("write {}", self.path.display())))?;
         self.size += bytes.len() as u64;
         Ok(())
     }
@@ -62,7 +86,7 @@ impl Incoming {
     ///
     /// # Errors
     /// When either file fails.
-    pub fn copy_from(&mut self, source: &mut impl std::io::Read) -> Result<()> {
+    pub fn copy_from(&mut self, source: &mut impl Read) -> Result<()> {
         let mut buffer = vec![0; 1 << 20];
         loop {
             let read = source.read(&mut buffer).map_err(Error::file("read the source of a copy"))?;
@@ -77,10 +101,21 @@ impl Incoming {
     ///
     /// # Errors
     /// When either file fails.
-    pub fn join(&mut self, source: &mut File) -> Result<()> {
-        let context = || Error::file(format!("join a part to {}", self.path.display()));
-        self.size += std::io::copy(source, &mut self.file).map_err(context())?;
-        Ok(())
+    pub(super) fn join(&mut self, source: &mut ObjectFile) -> Result<()> {
+        let path = self.path.clone();
+        let context = || Error::file(format!("join a part to {}", path.display()));
+        if let (None, Some(source)) = (&self.sealer, source.plain_file()) {
+            self.size += std::io::copy(source, &mut self.file).map_err(context())?;
+            return Ok(());
+        }
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let read = source.read(&mut buffer).map_err(context())?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.append(&buffer[..read])?;
+        }
     }
 
     /// Bytes so far.
@@ -88,7 +123,7 @@ impl Incoming {
         self.size
     }
 
-    /// MD5 of the bytes so far.
+    /// MD5 of the bytes so far, but for joined ones.
     pub fn md5(&self) -> [u8; 16] {
         self.digest.clone().finalize().into()
     }
@@ -97,10 +132,20 @@ impl Incoming {
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn finish(mut self) -> Result<Written> {
-        self.file.sync_all().map_err(Error::file(format!("write {}", self.path.display())))?;
+    pub(super) fn finish(mut self) -> Result<Written> {
+        let context = || Error::file(format!("write {}", self.path.display()));
+        let mut etag = self.md5();
+        if let Some(sealer) = self.sealer.take() {
+            if self.encryption.as_ref().is_some_and(|encryption| encryption.key.is_some()) {
+                // As in S3, the tag does not tell what the bytes are.
+                etag = md5_of(&[sealer.salt(), &etag].concat());
+            }
+            sealer.finish(&mut self.file).map_err(context())?;
+        }
+        self.file.sync_all().map_err(context())?;
         self.keep = true;
-        Ok(Written { file: self.path.clone(), size: self.size, md5: self.md5() })
+        let encryption = self.encryption.take();
+        Ok(Written { file: self.path.clone(), size: self.size, etag, encryption })
     }
 }
 

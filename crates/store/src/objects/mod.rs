@@ -10,8 +10,10 @@ mod listing;
 mod multipart;
 pub mod names;
 mod object;
+mod protection;
 mod refusal;
 mod rows;
+mod sealed;
 mod sweep;
 mod upload_rows;
 mod writes;
@@ -28,12 +30,15 @@ pub use files::Incoming;
 pub use listing::{Bound, ListObjects, Listing};
 pub use multipart::{CompletedPart, Part, PartChecksum, SMALLEST_PART_BYTES, Upload};
 pub use object::{Assembly, Attributes, Bucket, Condition, Object};
+pub use protection::{Encryption, EncryptionKey, Protection};
 pub use refusal::Refusal;
+pub use sealed::ObjectFile;
 use writes::{NewVersion, check_key};
 
 use crate::clock::Clock;
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::keys::KeyStore;
 
 /// Kind of a bucket in errors.
 pub const BUCKET_KIND: &str = "bucket";
@@ -48,6 +53,7 @@ pub struct ObjectStore {
     database: Database,
     root: PathBuf,
     clock: Clock,
+    keys: KeyStore,
     under_way: sweep::UnderWay,
     swept: tokio::sync::watch::Sender<bool>,
     /// Held while the folder and the row of a bucket come or go together.
@@ -59,12 +65,18 @@ impl ObjectStore {
     ///
     /// # Errors
     /// When the folder or the database fails.
-    pub async fn open(database: Database, root: PathBuf, clock: Clock) -> Result<ObjectStore> {
+    pub async fn open(
+        database: Database,
+        root: PathBuf,
+        clock: Clock,
+        keys: KeyStore,
+    ) -> Result<ObjectStore> {
         files::make_root(&root)?;
         let store = ObjectStore {
             database,
             root,
             clock,
+            keys,
             under_way: sweep::UnderWay::default(),
             swept: tokio::sync::watch::Sender::new(false),
             bucket_change: Arc::default(),
@@ -149,13 +161,23 @@ impl ObjectStore {
     /// An object's row and its open file. A version that is replaced meanwhile stays readable through the handle.
     ///
     /// # Errors
-    /// As [`ObjectStore::head`].
-    pub async fn open_version(&self, account: &str, bucket: &str, key: &str) -> Result<(Object, File)> {
+    /// As [`ObjectStore::head`], and [`Error::Key`] when the key of an encrypted object cannot be used.
+    pub async fn open_version(&self, account: &str, bucket: &str, key: &str) -> Result<(Object, ObjectFile)> {
         loop {
             let object = self.head(account, bucket, key).await?;
             let path = self.root.join(bucket).join(&object.path);
             match File::open(&path) {
-                Ok(file) => return Ok((object, file)),
+                Ok(file) => {
+                    let context = || Error::file(format!("read {}", path.display()));
+                    let file = match &object.attributes.encryption {
+                        None => ObjectFile::plain(file),
+                        Some(encryption) => {
+                            let data_key = self.data_key(account, bucket, encryption).await?;
+                            ObjectFile::sealed(file, &data_key, object.size).map_err(context())?
+                        }
+                    };
+                    return Ok((object, file));
+                }
                 // Replaced or deleted between the look at the row and now: look again, unless the row still says so.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     if self.head(account, bucket, key).await?.path == object.path {
@@ -171,7 +193,7 @@ impl ObjectStore {
     ///
     /// # Errors
     /// As [`ObjectStore::head`].
-    pub async fn open_object(&self, account: &str, bucket: &str, key: &str) -> Result<File> {
+    pub async fn open_object(&self, account: &str, bucket: &str, key: &str) -> Result<ObjectFile> {
         self.open_version(account, bucket, key).await.map(|(_, file)| file)
     }
 }

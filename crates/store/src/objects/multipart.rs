@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Assembly, Attributes, Condition, Incoming, NewVersion, Object, ObjectStore, Refusal, blocking, check_key,
-    detached, files, hex, md5_of,
+    Assembly, Attributes, Condition, Incoming, NewVersion, Object, ObjectFile, ObjectStore, Protection,
+    Refusal, blocking, check_key, detached, files, hex, md5_of,
 };
 use crate::error::{Error, Result};
+use crate::seal::SecretKey;
 
 /// Smallest part but for the last, as in S3.
 pub const SMALLEST_PART_BYTES: u64 = 5 * 1024 * 1024;
@@ -69,19 +70,25 @@ pub struct CompletedPart {
 }
 
 impl ObjectStore {
-    /// Begins an upload.
+    /// Begins an upload, encrypted as it wishes or as the bucket prescribes.
     ///
     /// # Errors
-    /// [`Error::Missing`], [`Error::Denied`], [`Error::Refused`] for an illegal key.
+    /// [`Error::Missing`], [`Error::Denied`], [`Error::Refused`] for an illegal key, [`Error::Key`].
     pub async fn create_upload(
         &self,
         account: &str,
         bucket: &str,
         key: &str,
-        attributes: Attributes,
+        mut attributes: Attributes,
         checksum: Option<PartChecksum>,
+        wish: Option<Protection>,
     ) -> Result<Upload> {
         check_key(key)?;
+        if wish.is_some() {
+            self.bucket(account, bucket).await?;
+        }
+        attributes.encryption =
+            self.new_data_key(account, bucket, wish).await?.map(|(encryption, _)| encryption);
         let upload = Upload {
             id: uuid::Uuid::now_v7().simple().to_string(),
             bucket: bucket.to_owned(),
@@ -115,7 +122,24 @@ impl ObjectStore {
             .await
     }
 
-    /// Makes what was written part `number` of an upload, replacing an earlier one.
+    /// Begins a part of an upload.
+    ///
+    /// # Errors
+    /// [`Error::Key`], or when the file cannot be made.
+    pub async fn begin_part(&self, account: &str, upload: &Upload) -> Result<Incoming> {
+        let data_key = self.data_key_of(account, upload).await?;
+        let encryption = upload.attributes.encryption.clone();
+        Incoming::create(&self.root.join(&upload.bucket), encryption.zip(data_key))
+    }
+
+    async fn data_key_of(&self, account: &str, upload: &Upload) -> Result<Option<SecretKey>> {
+        match &upload.attributes.encryption {
+            None => Ok(None),
+            Some(encryption) => self.data_key(account, &upload.bucket, encryption).await.map(Some),
+        }
+    }
+
+    /// Makes what was written, from [`ObjectStore::begin_part`], part `number` of an upload, replacing an earlier one.
     ///
     /// # Errors
     /// When the upload is gone or the disk fails.
@@ -130,13 +154,17 @@ impl ObjectStore {
         detached(async move {
             let written = blocking(move || incoming.finish()).await?;
             let folder = store.root.join(&upload.bucket);
+            if written.encryption != upload.attributes.encryption {
+                files::remove_version(&folder, &relative(&written.file, &folder));
+                return Err(Error::Invalid("the part was not begun as one of this upload".into()));
+            }
             let part = Part {
                 number,
                 size: written.size,
-                etag: hex(&written.md5),
+                etag: hex(&written.etag),
                 checksums,
                 modified_at: store.clock.now_ms(),
-                path: written.file.strip_prefix(&folder).unwrap_or(&written.file).to_owned(),
+                path: relative(&written.file, &folder),
             };
             let stored = part.clone();
             let replaced = store
@@ -222,10 +250,12 @@ impl ObjectStore {
             let etag = format!("{}-{}", hex(&md5_of(&digests)), parts.len());
             let assembly = Assembly::of(&upload.id, parts.iter().map(|part| part.size));
             let count = parts.len() as u32;
-            let mut joined = Incoming::create(&folder)?;
+            let data_key = store.data_key_of(&account, &upload).await?;
+            let encryption = upload.attributes.encryption.clone();
+            let mut joined = Incoming::create(&folder, encryption.zip(data_key.clone()))?;
             let written = blocking(move || {
                 for part in &parts {
-                    joined.join(&mut open_part(&folder.join(&part.path), part.number)?)?;
+                    joined.join(&mut open_part(&folder.join(&part.path), part, data_key.as_ref())?)?;
                 }
                 joined.finish()
             })
@@ -272,11 +302,22 @@ impl ObjectStore {
     }
 }
 
-fn open_part(path: &std::path::Path, number: u32) -> Result<File> {
-    match File::open(path) {
+fn relative(file: &Path, folder: &Path) -> PathBuf {
+    file.strip_prefix(folder).unwrap_or(file).to_owned()
+}
+
+fn open_part(path: &Path, part: &Part, data_key: Option<&SecretKey>) -> Result<ObjectFile> {
+    let context = || Error::file(format!("open {}", path.display()));
+    let file = match File::open(path) {
         // Replaced or given up meanwhile.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Refusal::Part(number).into()),
-        opened => opened.map_err(Error::file(format!("open {}", path.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Refusal::Part(part.number).into());
+        }
+        opened => opened.map_err(context())?,
+    };
+    match data_key {
+        None => Ok(ObjectFile::plain(file)),
+        Some(data_key) => ObjectFile::sealed(file, data_key, part.size).map_err(context()),
     }
 }
 

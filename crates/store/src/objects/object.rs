@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::OBJECT_KIND;
+use super::{Encryption, OBJECT_KIND};
 use crate::error::{Error, Result};
 
 /// A bucket. Names are unique over all accounts, as in S3.
@@ -40,6 +40,9 @@ pub struct Attributes {
     /// How the object came together, when it was uploaded in parts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assembly: Option<Assembly>,
+    /// How the bytes are encrypted, when they are. Writes set it themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
 }
 
 /// The parts that an object was uploaded in.

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::{
-    Attributes, Condition, Incoming, Object, ObjectStore, Part, Refusal, Upload, blocking, detached, files,
-    hex, names,
+    Attributes, Condition, Incoming, Object, ObjectStore, Part, Protection, Refusal, Upload, blocking,
+    detached, files, hex, names,
 };
 use crate::error::{Error, Result};
 
@@ -20,13 +20,30 @@ pub(super) struct NewVersion {
 }
 
 impl ObjectStore {
-    /// Begins a write; nothing is visible before [`ObjectStore::commit`].
+    /// Begins a write, encrypted as the bucket prescribes; nothing is visible before [`ObjectStore::commit`].
     ///
     /// # Errors
-    /// [`Error::Missing`], [`Error::Denied`], or when the file cannot be made.
+    /// [`Error::Missing`], [`Error::Denied`], [`Error::Key`], or when the file cannot be made.
     pub async fn begin(&self, account: &str, bucket: &str) -> Result<Incoming> {
-        self.bucket(account, bucket).await?;
-        Incoming::create(&self.root.join(bucket))
+        self.begin_protected(account, bucket, None).await
+    }
+
+    /// As [`ObjectStore::begin`], encrypted as the write wishes.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::begin`].
+    pub async fn begin_protected(
+        &self,
+        account: &str,
+        bucket: &str,
+        wish: Option<Protection>,
+    ) -> Result<Incoming> {
+        if wish.is_some() {
+            // The look at what the bucket prescribes checks it otherwise.
+            self.bucket(account, bucket).await?;
+        }
+        let data_key = self.new_data_key(account, bucket, wish).await?;
+        Incoming::create(&self.root.join(bucket), data_key)
     }
 
     /// Whether a write to this key would be accepted now. It spares a body that is refused in the end; only
@@ -56,7 +73,7 @@ impl ObjectStore {
         bucket: &str,
         key: &str,
         incoming: Incoming,
-        attributes: Attributes,
+        mut attributes: Attributes,
         condition: Condition,
     ) -> Result<Object> {
         check_key(key)?;
@@ -64,7 +81,8 @@ impl ObjectStore {
         let (account, bucket, key) = (account.to_owned(), bucket.to_owned(), key.to_owned());
         detached(async move {
             let written = blocking(move || incoming.finish()).await?;
-            let etag = hex(&written.md5);
+            let etag = hex(&written.etag);
+            attributes.encryption = written.encryption;
             let version = NewVersion { size: written.size, etag, parts: None, attributes, ends: None };
             store.place(&account, &bucket, &key, written.file, version, condition).await
         })

@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
-use store::objects::{Attributes, Condition, Export, ExportedObject, Object, ObjectStore};
+use store::keys::KeyStore;
+use store::objects::{Attributes, Condition, Export, ExportedObject, Object, ObjectStore, Protection};
 use store::{Clock, Database, Error};
 
 const ACCOUNT: &str = "111111111111";
@@ -22,7 +23,10 @@ impl Buckets {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::open(&directory.path().join("test.db")).unwrap();
         let root = directory.path().join("buckets");
-        let store = ObjectStore::open(database, root, Clock::fixed(NOW_MS)).await.unwrap();
+        let clock = Clock::fixed(NOW_MS);
+        let master_key = directory.path().join("keys/master.key");
+        let keys = KeyStore::open(database.clone(), &master_key, clock.clone());
+        let store = ObjectStore::open(database, root, clock, keys.await.unwrap()).await.unwrap();
         store.create_bucket(ACCOUNT, "us-east-1", "bucket").await.unwrap();
         Buckets { store, directory }
     }
@@ -109,4 +113,21 @@ async fn many_keys_are_found_in_their_order() {
     let found: Vec<Option<String>> = found.into_iter().map(|row| row.map(|row| row.key)).collect();
     assert_eq!(found, [Some("b".to_owned()), None, Some("a".to_owned())]);
     assert!(buckets.store.find_many("222222222222", "bucket", keys).await.is_err());
+}
+
+#[tokio::test]
+async fn encrypted_objects_become_plain_copies() {
+    let buckets = Buckets::open().await;
+    let mut incoming =
+        buckets.store.begin_protected(ACCOUNT, "bucket", Some(Protection::Account)).await.unwrap();
+    incoming.write(&[7; 100_000]).unwrap();
+    let (attributes, condition) = (Attributes::default(), Condition::default());
+    let stored = buckets.store.commit(ACCOUNT, "bucket", "secret", incoming, attributes, condition).await;
+    let stored = stored.unwrap();
+    for (how, path) in [(Export::Shared, "shared"), (Export::Own, "own")] {
+        buckets.export(&[(&stored, path)], how).await.unwrap();
+        let target = buckets.target(path);
+        assert_eq!(fs::read(&target).unwrap(), [7; 100_000]);
+        assert_eq!(fs::metadata(&target).unwrap().nlink(), 1, "{how:?} shares nothing with the store");
+    }
 }

@@ -1,7 +1,9 @@
 //! Integration tests of the store.
 
+mod encryption;
 mod export;
 mod failures;
+mod keys;
 mod logs;
 mod metrics;
 mod objects;

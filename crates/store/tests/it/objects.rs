@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use store::keys::KeyStore;
 use store::objects::{Attributes, CompletedPart, Condition, ObjectStore, Refusal, Upload};
 use store::{Clock, Database, Error};
 
@@ -18,6 +19,7 @@ pub const BUCKET: &str = "bucket";
 pub struct Objects {
     pub store: ObjectStore,
     pub clock: Clock,
+    pub keys: KeyStore,
     directory: tempfile::TempDir,
 }
 
@@ -25,18 +27,18 @@ impl Objects {
     pub async fn open() -> Objects {
         let directory = tempfile::tempdir().unwrap();
         let clock = Clock::fixed(1_700_000_000_000);
-        let store = open(directory.path(), &clock).await;
+        let (store, keys) = open(directory.path(), &clock).await;
         store.create_bucket(ACCOUNT, "us-east-1", BUCKET).await.unwrap();
-        Objects { store, clock, directory }
+        Objects { store, clock, keys, directory }
     }
 
     /// Opens the same directory again, as after a crash, and waits for the sweep.
     pub async fn reopened(self) -> Objects {
-        let Objects { store, clock, directory } = self;
-        drop(store);
-        let store = open(directory.path(), &clock).await;
+        let Objects { store, clock, keys, directory } = self;
+        drop((store, keys));
+        let (store, keys) = open(directory.path(), &clock).await;
         store.swept().await;
-        Objects { store, clock, directory }
+        Objects { store, clock, keys, directory }
     }
 
     pub async fn put(&self, key: &str, bytes: &[u8]) {
@@ -87,11 +89,11 @@ impl Objects {
     }
 
     pub async fn upload(&self, key: &str) -> Upload {
-        self.store.create_upload(ACCOUNT, BUCKET, key, Attributes::default(), None).await.unwrap()
+        self.store.create_upload(ACCOUNT, BUCKET, key, Attributes::default(), None, None).await.unwrap()
     }
 
     pub async fn part(&self, upload: &Upload, number: u32, bytes: &[u8]) -> CompletedPart {
-        let mut incoming = self.store.begin(ACCOUNT, BUCKET).await.unwrap();
+        let mut incoming = self.store.begin_part(ACCOUNT, upload).await.unwrap();
         incoming.write(bytes).unwrap();
         let part = self.store.put_part(upload, number, incoming, BTreeMap::new()).await.unwrap();
         CompletedPart { number, etag: part.etag, checksums: BTreeMap::new() }
@@ -108,9 +110,12 @@ impl Objects {
     }
 }
 
-async fn open(directory: &Path, clock: &Clock) -> ObjectStore {
+async fn open(directory: &Path, clock: &Clock) -> (ObjectStore, KeyStore) {
     let database = Database::open(&directory.join("modelyard.db")).unwrap();
-    ObjectStore::open(database, directory.join("buckets"), clock.clone()).await.unwrap()
+    let master_key = directory.join("keys/master.key");
+    let keys = KeyStore::open(database.clone(), &master_key, clock.clone()).await.unwrap();
+    let store = ObjectStore::open(database, directory.join("buckets"), clock.clone(), keys.clone()).await;
+    (store.unwrap(), keys)
 }
 
 pub fn is_missing(error: &Error, wanted: &str) -> bool {
@@ -198,11 +203,11 @@ async fn the_sweep_spares_what_is_being_written() {
     for number in 0..50 {
         objects.put(&format!("folder-{number}/key"), b"old").await;
     }
-    let Objects { store, clock, directory } = objects;
-    drop(store);
+    let Objects { store, clock, keys, directory } = objects;
+    drop((store, keys));
     // Writes race with the background sweep of the store that was just opened.
-    let store = open(directory.path(), &clock).await;
-    let objects = Objects { store, clock, directory };
+    let (store, keys) = open(directory.path(), &clock).await;
+    let objects = Objects { store, clock, keys, directory };
     for number in 0..50 {
         objects.put(&format!("folder-{number}/key"), b"new").await;
     }

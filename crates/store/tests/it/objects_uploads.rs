@@ -58,7 +58,7 @@ async fn a_completion_must_name_the_parts_as_they_are() {
     assert!(objects.files().is_empty());
     let again = objects.store.abort_upload(&upload).await.unwrap_err();
     assert!(is_missing(&again, UPLOAD_KIND));
-    let mut late = objects.store.begin(ACCOUNT, BUCKET).await.unwrap();
+    let mut late = objects.store.begin_part(ACCOUNT, &upload).await.unwrap();
     late.write(b"late").unwrap();
     let gone = objects.store.put_part(&upload, 3, late, BTreeMap::new()).await.unwrap_err();
     assert!(is_missing(&gone, UPLOAD_KIND));
