@@ -67,7 +67,7 @@ def test_headers_and_metadata_come_back(s3, bucket):
     for answer in (s3.head_object(Bucket=bucket, Key="headers"), s3.get_object(Bucket=bucket, Key="headers")):
         assert {name: answer[name] for name in given} == given
         assert answer["ExpiresString"] == "Wed, 02 Jan 2030 03:04:05 GMT"
-        assert "ServerSideEncryption" not in answer, "nothing is claimed that is not done"
+        assert answer["ServerSideEncryption"] == "aws:kms"
     listed = s3.list_objects_v2(Bucket=bucket, Prefix="headers")["Contents"][0]
     assert listed["StorageClass"] == "STANDARD_IA"
 

@@ -61,6 +61,11 @@ async fn print(client: &Client, flags: &Flags) -> Result<(), String> {
 
 fn row(event: &Value) -> String {
     let detail = &event["detail"];
+    if text(&event["source"]) == "aws.s3" {
+        let (bucket, key) = (text(&detail["bucket"]["name"]), text(&detail["object"]["key"]));
+        let (time, kind) = (text(&event["time"]), text(&event["detail-type"]));
+        return format!("{time}  s3://{bucket}/{key}  {kind}  {}", text(&detail["reason"]));
+    }
     let (name, status) = (text(&detail["TrainingJobName"]), text(&detail["TrainingJobStatus"]));
     let secondary = text(&detail["SecondaryStatus"]);
     let reason = text(&detail["FailureReason"]);

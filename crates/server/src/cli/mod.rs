@@ -51,7 +51,7 @@ enum Command {
     Jobs(jobs::Flags),
     /// Print the log of a training job or an endpoint
     Logs(logs::Flags),
-    /// Print what happened to training jobs, in the shape of EventBridge
+    /// Print what happened to training jobs and objects, in the shape of EventBridge
     Events(events::Flags),
     /// List or show endpoints, delete one
     Endpoints(resources::EndpointFlags),

@@ -1,10 +1,10 @@
-//! What happens here as EventBridge tells it: one envelope, with the state of a job as its detail.
+//! What happens here as EventBridge tells it: one envelope, with the state of a job or what is known of an object as its detail.
 
 pub mod list;
 
 use serde_json::{Value, json};
 use store::Session;
-use store::resources::Resource;
+use store::resources::{Resource, ResourceKey};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -14,8 +14,14 @@ use crate::training::record::TrainingRecord;
 /// What the envelope of a training job's new state says it is.
 pub const TRAINING_JOB_STATE: &str = "SageMaker Training Job State Change";
 
+/// What the envelope of a new object says it is.
+pub const OBJECT_CREATED: &str = "Object Created";
+
+/// What the envelope of a removed object says it is.
+pub const OBJECT_DELETED: &str = "Object Deleted";
+
 /// Every kind of event that has an envelope.
-pub const ENVELOPED: &[&str] = &[TRAINING_JOB_STATE];
+pub const ENVELOPED: &[&str] = &[TRAINING_JOB_STATE, OBJECT_CREATED, OBJECT_DELETED];
 
 /// Members of a description that are moments.
 const MOMENTS: &[&str] = &[
@@ -37,20 +43,28 @@ pub fn append_state(session: &Session<'_>, resource: &Resource, now_ms: i64) -> 
         return Ok(());
     }
     let detail = training_job_detail(resource)?;
-    let event = envelope(TRAINING_JOB_STATE, resource, &detail, now_ms);
+    let event = envelope(TRAINING_JOB_STATE, "aws.sagemaker", &resource.key, &resource.arn, &detail, now_ms);
     session.append_event(&resource.key, TRAINING_JOB_STATE, &event, now_ms)
 }
 
-fn envelope(kind: &str, resource: &Resource, detail: &Value, now_ms: i64) -> Value {
+/// An event as EventBridge tells it.
+pub fn envelope(
+    kind: &str,
+    source: &str,
+    key: &ResourceKey,
+    arn: &str,
+    detail: &Value,
+    now_ms: i64,
+) -> Value {
     json!({
         "version": "0",
         "id": uuid::Uuid::new_v4().to_string(),
         "detail-type": kind,
-        "source": "aws.sagemaker",
-        "account": resource.key.account,
+        "source": source,
+        "account": key.account,
         "time": moment(now_ms),
-        "region": resource.key.region,
-        "resources": [resource.arn],
+        "region": key.region,
+        "resources": [arn],
         "detail": detail,
     })
 }

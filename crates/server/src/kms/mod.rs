@@ -10,9 +10,9 @@ mod tags;
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::keys::{Key, KeyReference};
+use store::keys::{Key, KeyReference, KeyState};
 
-use crate::{App, Cx, Registry};
+use crate::{App, Cx, Error, Registry};
 use error::{Problem, Result};
 
 /// How often keys whose time has come are removed. They stop working at their time.
@@ -59,6 +59,20 @@ async fn find(cx: &Cx, text: &str) -> Result<Key> {
     let reference = reference(cx, text)?;
     let found = cx.state.keys.find(&cx.caller.account, &cx.caller.region, &reference).await;
     found.map_err(|error| Problem::of_key(cx, error))
+}
+
+/// Refuses a field that names a key which cannot encrypt now.
+///
+/// # Errors
+/// [`Error::Validation`] with the name of the field.
+pub async fn check_usable(cx: &Cx, field: &str, text: &str) -> Result<(), Error> {
+    let problem = match find(cx, text).await {
+        Ok(key) if key.state == KeyState::Enabled => return Ok(()),
+        Ok(key) => format!("its state is {}", key.state.as_str()),
+        Err(Problem::Code(_, text) | Problem::Arn(text) | Problem::Denied(text)) => text,
+        Err(Problem::Other(error)) => return Err(error),
+    };
+    Err(Error::Validation(format!("{field}: the key {text:?} cannot be used: {problem}")))
 }
 
 /// A key by id or ARN; for operations that take no alias.

@@ -70,9 +70,10 @@ pub fn given(headers: &HeaderMap, metadata: Option<Metadata>) -> S3Result<Attrib
     Ok(Attributes { headers: kept, metadata, tags, ..Attributes::default() })
 }
 
-/// Whether a copy asks for another storage class or redirect than its source has by default.
+/// Whether a copy asks for another storage class, redirect or encryption than its source has by default.
 pub fn changes_placement(headers: &HeaderMap) -> bool {
-    headers.contains_key(STORAGE_CLASS) || headers.contains_key("x-amz-website-redirect-location")
+    super::encryption::is_given(headers)
+        || headers.contains_key(STORAGE_CLASS) || headers.contains_key("x-amz-website-redirect-location")
 }
 
 /// The attributes that a copy takes over from its source; placement is the copy's own.
@@ -107,13 +108,7 @@ fn check_wishes(headers: &HeaderMap) -> S3Result<()> {
             return Err(s3_error!(InvalidRequest, "Bucket is missing Object Lock Configuration"));
         }
     }
-    match text("x-amz-server-side-encryption") {
-        None | Some("AES256" | "aws:kms" | "aws:kms:dsse") => Ok(()),
-        Some(_) => Err(s3_error!(
-            InvalidEncryptionAlgorithmError,
-            "The encryption request that you specified is not valid. The valid value is AES256."
-        )),
-    }
+    Ok(())
 }
 
 fn check_storage_class(class: Option<&str>) -> S3Result<()> {
@@ -189,8 +184,8 @@ pub fn described(object: &store::objects::Object, with_checksums: bool) -> HeadO
 }
 
 /// Headers of an object that have no member in the outputs of both GetObject and HeadObject.
-pub fn extra_headers(object: &store::objects::Object) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+pub fn extra_headers(account: &str, object: &store::objects::Object) -> HeaderMap {
+    let mut headers = super::encryption::headers(account, &object.attributes);
     let expires = object.attributes.headers.get("expires").and_then(|value| value.parse().ok());
     headers.extend(expires.map(|value| (http::header::EXPIRES, value)));
     if !object.attributes.tags.is_empty() {

@@ -1,17 +1,17 @@
 //! Copies within the store.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
 use s3s::dto::*;
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
-use store::objects::{Incoming, Object};
+use store::objects::{Incoming, Object, ObjectFile};
 
 use super::Front;
 use super::attributes::{self, described, not_honoured, refuse_own_key};
 use super::auth::account;
 use super::conditions::{self, ReadConditions};
+use super::encryption;
 use super::errors::answer;
 use super::multipart::part_number;
 use super::upload::{by_algorithm, hasher, timestamp};
@@ -67,16 +67,15 @@ pub async fn copy_object(
     attributes.tags = if tags { given_tags } else { original.attributes.tags.clone() };
     let mut algorithms: Vec<String> = original.attributes.checksums.keys().cloned().collect();
     algorithms.extend(input.checksum_algorithm.map(|algorithm| algorithm.as_str().to_ascii_lowercase()));
-    let incoming = front.objects.begin(&account, &input.bucket).await.map_err(answer)?;
-    let (incoming, checksums) = copy(file, (0, original.size), algorithms, incoming).await?;
+    let wish = encryption::wish(&request.headers)?;
+    let incoming = front.objects.begin_protected(&account, &input.bucket, wish).await.map_err(answer)?;
+    let (incoming, checksums) = copy(file, (0, original.size), algorithms, incoming.as_copy()).await?;
     attributes.checksums = checksums;
     let stored =
         front.objects.commit(&account, &input.bucket, &input.key, incoming, attributes, condition).await;
     let stored = stored.map_err(answer)?;
-    Ok(S3Response::new(CopyObjectOutput {
-        copy_object_result: Some(copy_result(&stored)),
-        ..Default::default()
-    }))
+    let output = CopyObjectOutput { copy_object_result: Some(copy_result(&stored)), ..Default::default() };
+    Ok(S3Response::with_headers(output, encryption::headers_of_write(&account, &stored.attributes)))
 }
 
 fn copy_result(stored: &Object) -> CopyObjectResult {
@@ -129,11 +128,11 @@ pub async fn upload_part_copy(
         Some(text) => copy_range(text, original.size)?,
     };
     let algorithms = upload.checksum.iter().map(|checksum| checksum.algorithm.clone()).collect();
-    let incoming = front.objects.begin(&account, &input.bucket).await.map_err(answer)?;
+    let incoming = front.objects.begin_part(&account, &upload).await.map_err(answer)?;
     let (incoming, checksums) = copy(file, range, algorithms, incoming).await?;
     let part = front.objects.put_part(&upload, number, incoming, checksums).await.map_err(answer)?;
     let checksum = |name: &str| part.checksums.get(name).cloned();
-    Ok(S3Response::new(UploadPartCopyOutput {
+    let output = UploadPartCopyOutput {
         copy_part_result: Some(CopyPartResult {
             checksum_crc32: checksum("crc32"),
             checksum_crc32c: checksum("crc32c"),
@@ -144,12 +143,13 @@ pub async fn upload_part_copy(
             last_modified: Some(timestamp(part.modified_at)),
         }),
         ..Default::default()
-    }))
+    };
+    Ok(S3Response::with_headers(output, encryption::headers(&account, &upload.attributes)))
 }
 
 /// Copies a range of an open version, with the checksums of what was copied.
 async fn copy(
-    mut file: File,
+    mut file: ObjectFile,
     (start, end): (u64, u64),
     algorithms: Vec<String>,
     mut incoming: Incoming,

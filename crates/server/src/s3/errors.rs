@@ -25,6 +25,7 @@ pub fn answer(error: Error) -> S3Error {
             s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
         }
         Error::Refused(refusal) => refused(&refusal),
+        Error::Key(problem) => super::encryption::refused(&problem),
         Error::Invalid(text) => S3Error::with_message(S3ErrorCode::InvalidArgument, text),
         other => {
             tracing::error!(error = %other, source = ?std::error::Error::source(&other), "an S3 operation failed");

@@ -8,11 +8,13 @@ mod checksums;
 mod conditions;
 mod copies;
 mod deletes;
+mod encryption;
 mod errors;
 mod expiry;
 mod lifecycle;
 mod listing;
 mod multipart;
+mod notifications;
 mod objects;
 mod policies;
 mod tagging;
@@ -48,6 +50,7 @@ pub fn service(
     authorize: Arc<dyn wire::Authorize>,
     region: String,
 ) -> Service {
+    objects.observe(notifications::observer());
     let mut builder = S3ServiceBuilder::new(Front { rules_changed: expiry::start(&objects), objects });
     builder.set_auth(auth::Keys { credentials: credentials.clone() });
     builder.set_access(auth::Gate { credentials, authorize, region });
@@ -116,6 +119,9 @@ delegate! {
     copies::upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput;
     deletes::delete_object(DeleteObjectInput) -> DeleteObjectOutput;
     deletes::delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput;
+    encryption::delete_bucket_encryption(DeleteBucketEncryptionInput) -> DeleteBucketEncryptionOutput;
+    encryption::get_bucket_encryption(GetBucketEncryptionInput) -> GetBucketEncryptionOutput;
+    encryption::put_bucket_encryption(PutBucketEncryptionInput) -> PutBucketEncryptionOutput;
     lifecycle::delete_bucket_lifecycle(DeleteBucketLifecycleInput) -> DeleteBucketLifecycleOutput;
     lifecycle::get_bucket_lifecycle_configuration(GetBucketLifecycleConfigurationInput) -> GetBucketLifecycleConfigurationOutput;
     lifecycle::put_bucket_lifecycle_configuration(PutBucketLifecycleConfigurationInput) -> PutBucketLifecycleConfigurationOutput;
@@ -125,6 +131,8 @@ delegate! {
     multipart::complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput;
     multipart::create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput;
     multipart::upload_part(UploadPartInput) -> UploadPartOutput;
+    notifications::get_bucket_notification_configuration(GetBucketNotificationConfigurationInput) -> GetBucketNotificationConfigurationOutput;
+    notifications::put_bucket_notification_configuration(PutBucketNotificationConfigurationInput) -> PutBucketNotificationConfigurationOutput;
     objects::get_object(GetObjectInput) -> GetObjectOutput;
     objects::head_object(HeadObjectInput) -> HeadObjectOutput;
     objects::put_object(PutObjectInput) -> PutObjectOutput;

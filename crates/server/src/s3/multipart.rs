@@ -11,7 +11,7 @@ use super::auth::account;
 use super::errors::answer;
 use super::listing::shown;
 use super::upload::{self, Declared, declared_checksums};
-use super::{Front, checksums, conditions};
+use super::{Front, checksums, conditions, encryption};
 
 /// Greatest part number, as in S3.
 pub const MOST_PARTS: i32 = 10_000;
@@ -29,16 +29,19 @@ pub async fn create_multipart_upload(
         true => ChecksumType::from_static(ChecksumType::FULL_OBJECT),
         false => ChecksumType::from_static(ChecksumType::COMPOSITE),
     });
-    let made = front.objects.create_upload(&account, &input.bucket, &input.key, attributes, wanted).await;
+    let wish = encryption::wish(&request.headers)?;
+    let made = front.objects.create_upload(&account, &input.bucket, &input.key, attributes, wanted, wish).await;
     let upload = made.map_err(answer)?;
-    Ok(S3Response::new(CreateMultipartUploadOutput {
+    let headers = encryption::headers_of_write(&account, &upload.attributes);
+    let output = CreateMultipartUploadOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
         upload_id: Some(upload.id),
         checksum_algorithm: input.checksum_algorithm,
         checksum_type: kind,
         ..Default::default()
-    }))
+    };
+    Ok(S3Response::with_headers(output, headers))
 }
 
 /// Stores a part.
@@ -66,11 +69,11 @@ pub async fn upload_part(
         trailing: request.trailing_headers,
     };
     let declared = of_upload(&upload, declared, &request.headers)?;
-    let incoming = front.objects.begin(&account, &input.bucket).await.map_err(answer)?;
+    let incoming = front.objects.begin_part(&account, &upload).await.map_err(answer)?;
     let (incoming, checksums) = upload::receive(input.body, &request.headers, declared, incoming).await?;
     let part = front.objects.put_part(&upload, number, incoming, checksums).await.map_err(answer)?;
     let checksum = |name: &str| part.checksums.get(name).cloned();
-    Ok(S3Response::new(UploadPartOutput {
+    let output = UploadPartOutput {
         e_tag: Some(ETag::Strong(part.etag.clone())),
         checksum_crc32: checksum("crc32"),
         checksum_crc32c: checksum("crc32c"),
@@ -78,7 +81,8 @@ pub async fn upload_part(
         checksum_sha1: checksum("sha1"),
         checksum_sha256: checksum("sha256"),
         ..Default::default()
-    }))
+    };
+    Ok(S3Response::with_headers(output, encryption::headers(&account, &upload.attributes)))
 }
 
 /// A part carries the checksum that its upload was created with, and no other.
@@ -122,7 +126,7 @@ pub async fn complete_multipart_upload(
                 assembly.is_some_and(|assembly| assembly.upload == input.upload_id)
             };
             let object = present.filter(of_this).ok_or(error)?;
-            return Ok(completed(input.bucket, input.key, &object));
+            return Ok(completed(&account, input.bucket, input.key, &object));
         }
     };
     let declared = declared_checksums([
@@ -148,7 +152,7 @@ pub async fn complete_multipart_upload(
     front.objects.check(&account, &input.bucket, &input.key, &condition).await.map_err(answer)?;
     let kept: BTreeMap<String, String> = algorithm.zip(whole).into_iter().collect();
     let object = front.objects.complete_upload(&account, &upload, parts, kept, condition).await;
-    Ok(completed(input.bucket, input.key, &object.map_err(answer)?))
+    Ok(completed(&account, input.bucket, input.key, &object.map_err(answer)?))
 }
 
 fn named_parts(upload: Option<CompletedMultipartUpload>) -> S3Result<Vec<store::objects::CompletedPart>> {
@@ -170,9 +174,14 @@ fn named_parts(upload: Option<CompletedMultipartUpload>) -> S3Result<Vec<store::
     Ok(named)
 }
 
-fn completed(bucket: String, key: String, object: &Object) -> S3Response<CompleteMultipartUploadOutput> {
+fn completed(
+    account: &str,
+    bucket: String,
+    key: String,
+    object: &Object,
+) -> S3Response<CompleteMultipartUploadOutput> {
     let described = described(object, true);
-    S3Response::new(CompleteMultipartUploadOutput {
+    let output = CompleteMultipartUploadOutput {
         location: Some(format!("/{bucket}/{}", shown(&key, true))),
         bucket: Some(bucket),
         key: Some(key),
@@ -184,7 +193,8 @@ fn completed(bucket: String, key: String, object: &Object) -> S3Response<Complet
         checksum_type: described.checksum_type,
         e_tag: described.e_tag,
         ..Default::default()
-    })
+    };
+    S3Response::with_headers(output, encryption::headers(account, &object.attributes))
 }
 
 /// Gives an upload up.

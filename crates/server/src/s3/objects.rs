@@ -6,11 +6,13 @@ use std::ops;
 use bytes::Bytes;
 use s3s::dto::*;
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
+use store::objects::ObjectFile;
 
 use super::Front;
 use super::attributes::{self, described, extra_headers, refuse_own_key};
 use super::auth::account;
 use super::conditions::{self, ReadConditions};
+use super::encryption;
 use super::errors::{answer, refusal};
 use super::upload::{self, Declared, declared_checksums};
 
@@ -40,14 +42,16 @@ pub async fn put_object(
     };
     let condition = conditions::write(input.if_match, input.if_none_match.as_ref())?;
     front.objects.check(&account, &input.bucket, &input.key, &condition).await.map_err(answer)?;
-    let incoming = front.objects.begin(&account, &input.bucket).await.map_err(answer)?;
+    let wish = encryption::wish(&request.headers)?;
+    let incoming = front.objects.begin_protected(&account, &input.bucket, wish).await.map_err(answer)?;
     let (incoming, checksums) = upload::receive(input.body, &request.headers, declared, incoming).await?;
     attributes.checksums = checksums;
     let stored =
         front.objects.commit(&account, &input.bucket, &input.key, incoming, attributes, condition).await;
     let stored = stored.map_err(answer)?;
     let described = described(&stored, true);
-    Ok(S3Response::new(PutObjectOutput {
+    let headers = encryption::headers_of_write(&account, &stored.attributes);
+    let output = PutObjectOutput {
         e_tag: described.e_tag,
         checksum_crc32: described.checksum_crc32,
         checksum_crc32c: described.checksum_crc32c,
@@ -56,7 +60,8 @@ pub async fn put_object(
         checksum_sha256: described.checksum_sha256,
         checksum_type: described.checksum_type,
         ..Default::default()
-    }))
+    };
+    Ok(S3Response::with_headers(output, headers))
 }
 
 /// Reads an object, a range or a part of it.
@@ -82,7 +87,7 @@ pub async fn get_object(
         file.seek(SeekFrom::Start(selected.bytes.start)).map_err(S3Error::internal_error)?;
     }
     let described = described(&object, input.checksum_mode.is_some() && !selected.partial);
-    let mut headers = extra_headers(&object);
+    let mut headers = extra_headers(&account, &object);
     if input.response_expires.is_some() {
         headers.remove(http::header::EXPIRES);
     }
@@ -132,7 +137,7 @@ pub async fn head_object(
     conditions.check(&object)?;
     let selected = Selected::of(&object, input.range, input.part_number)?;
     let described = described(&object, input.checksum_mode.is_some() && !selected.partial);
-    let mut headers = extra_headers(&object);
+    let mut headers = extra_headers(&account, &object);
     if input.response_expires.is_some() {
         headers.remove(http::header::EXPIRES);
     }
@@ -215,7 +220,7 @@ fn check_version(version: Option<&str>) -> S3Result<()> {
 
 /// The bytes of a file as a stream; reading happens off the async threads.
 fn chunks(
-    file: std::fs::File,
+    file: ObjectFile,
     length: u64,
 ) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static {
     futures::stream::try_unfold((file, length), |(mut file, left)| async move {

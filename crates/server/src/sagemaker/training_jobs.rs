@@ -49,6 +49,7 @@ const HONOURED: &[&str] = &[
     "InputDataConfig.ShuffleConfig.Seed",
     "OutputDataConfig.S3OutputPath",
     "OutputDataConfig.CompressionType",
+    "OutputDataConfig.KmsKeyId",
     "ResourceConfig.InstanceType",
     "ResourceConfig.InstanceCount",
     "ResourceConfig.InstanceGroups.**",
@@ -76,6 +77,9 @@ const HONOURED: &[&str] = &[
 async fn create_training_job(cx: Cx, input: CreateTrainingJobInput) -> Result<CreateTrainingJobOutput> {
     fields::check(&cx.input, HONOURED)?;
     check(&cx.input, &input)?;
+    if let Some(key) = input.output_data_config.kms_key_id.as_deref().filter(|key| !key.is_empty()) {
+        crate::kms::check_usable(&cx, "OutputDataConfig.KmsKeyId", key).await?;
+    }
     let asked = admission::hosts(&cx.input, cx.state.capacity.instance_types());
     asked.map_err(Error::Validation)?;
     let tags = records::tag_pairs(input.tags.as_deref())?;

@@ -1,11 +1,12 @@
 //! What a job leaves: model.tar.gz and output.tar.gz, of all hosts together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use runner::archive::create_merged_tar_gz;
 use runner::tree::Tree;
+use store::objects::Protection;
 
 use super::attempt::Attempt;
 use super::put::{Growing, PutError, Target};
@@ -52,6 +53,12 @@ pub async fn upload(
     Ok(Some(uri))
 }
 
+/// The key that the request wants for what the job leaves.
+fn protection(attempt: &Attempt<'_>) -> Option<Protection> {
+    let key = attempt.request.output_data_config.kms_key_id.clone().filter(|key| !key.is_empty())?;
+    Some(Protection::Key { reference: Some(key), context: BTreeMap::new(), bucket_key: false })
+}
+
 fn is_empty(directory: &Path) -> bool {
     std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
 }
@@ -70,6 +77,7 @@ async fn put_trees(
         account: &attempt.work.key.account,
         bucket: bucket.to_owned(),
         prefix: prefix.to_owned(),
+        protection: protection(attempt),
     };
     let mut put: HashMap<PathBuf, (Arc<Tree>, &HostRecord)> = HashMap::new();
     for host in hosts {
@@ -143,8 +151,9 @@ async fn put_archive(
         log.line(&conflict(&one.path, hosts[one.left_out], hosts[one.kept])).await;
     }
     let account = &attempt.work.key.account;
+    let wish = protection(attempt);
     let put =
-        attempt.app.objects.put_from_path(account, bucket, key, &archive, Some("application/gzip")).await;
+        attempt.app.objects.put_from_path(account, bucket, key, &archive, Some("application/gzip"), wish).await;
     put.map(|_| ()).map_err(|error| failed(&error))
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use runner::tree::{Stamp, Tree};
-use store::objects::{Attributes, Condition};
+use store::objects::{Attributes, Condition, Protection};
 
 use crate::app::App;
 
@@ -27,6 +27,8 @@ pub struct Target<'a> {
     pub bucket: String,
     /// Beginning of the keys, empty or with a slash at its end.
     pub prefix: String,
+    /// How the objects are encrypted; as the bucket prescribes when it is left out.
+    pub protection: Option<Protection>,
 }
 
 /// How a file that is still being written is treated.
@@ -92,7 +94,10 @@ impl Target<'_> {
             self.failed(&shown, &format!("{error}{cause}"), is_passing)
         };
         let objects = &self.app.objects;
-        let mut incoming = objects.begin(self.account, &self.bucket).await.map_err(of_store)?;
+        let mut incoming = objects
+            .begin_protected(self.account, &self.bucket, self.protection.clone())
+            .await
+            .map_err(of_store)?;
         let (tree, owned, data_dir) = (tree.clone(), PathBuf::from(path), self.app.config.data_dir.clone());
         let copied = tokio::task::spawn_blocking(move || {
             let mut file = match tree.file(&owned) {

@@ -165,6 +165,7 @@ impl Folder {
             account: &attempt.work.key.account,
             bucket: self.bucket.clone(),
             prefix: self.prefix.clone(),
+            protection: None,
         }
     }
 

@@ -17,6 +17,7 @@ const TESTS: &[&str] = &[
     include_str!("sagemaker/spot.rs"),
     include_str!("sagemaker/training_jobs.rs"),
     include_str!("../../../../tests/clients/conftest.py"),
+    include_str!("../../../../tests/clients/test_kms.py"),
     include_str!("../../../../tests/clients/test_logs.py"),
     include_str!("../../../../tests/clients/test_serving.py"),
     include_str!("../../../../tests/clients/test_training.py"),

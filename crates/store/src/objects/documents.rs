@@ -52,7 +52,11 @@ impl ObjectStore {
 }
 
 impl Session<'_> {
-    fn bucket_document(&self, bucket: &str, kind: &str) -> Result<Option<String>> {
+    /// The document of this kind, when the bucket has one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn bucket_document(&self, bucket: &str, kind: &str) -> Result<Option<String>> {
         let mut statement = self
             .connection
             .prepare_cached("SELECT body FROM bucket_documents WHERE bucket = ?1 AND kind = ?2")?;

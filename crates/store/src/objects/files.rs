@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use md5::{Digest, Md5};
 
 use super::sealed::{ObjectFile, Sealer};
-use super::{Encryption, md5_of};
+use super::{Change, Encryption, md5_of};
 use crate::error::{Error, Result};
 use crate::seal::SecretKey;
 
@@ -24,6 +24,7 @@ pub struct Incoming {
     keep: bool,
     encryption: Option<Encryption>,
     sealer: Option<Sealer>,
+    pub(super) change: Change,
 }
 
 /// A finished file that waits for its place.
@@ -52,8 +53,8 @@ impl Incoming {
             file => file.map_err(Error::file(format!("make {}", path.display())))?,
         };
         let digest = Md5::new();
-        let mut incoming =
-            Incoming { file, path, digest, size: 0, keep: false, encryption: None, sealer: None };
+        let (encryption, sealer, change) = (None, None, Change::Put);
+        let mut incoming = Incoming { file, path, digest, size: 0, keep: false, encryption, sealer, change };
         if let Some((encryption, data_key)) = encrypted {
             let begun = Sealer::begin(&data_key, &mut incoming.file);
             incoming.sealer = Some(begun.map_err(Error::file("begin an encrypted file"))?);
@@ -116,6 +117,12 @@ impl Incoming {
             }
             self.append(&buffer[..read])?;
         }
+    }
+
+    /// Says that this is a copy of an object, for those who are told of changes.
+    pub fn as_copy(mut self) -> Incoming {
+        self.change = Change::Copied;
+        self
     }
 
     /// Bytes so far.

@@ -3,6 +3,7 @@
 //! A write goes to a file under `.incoming`, is forced to the disk, renamed to its place and forced again, and only then
 //! does the row change: a crash leaves the old object or the new one, whole, and at most a stray file that the next start sweeps.
 
+mod changes;
 mod documents;
 mod export;
 mod files;
@@ -21,10 +22,11 @@ mod writes;
 use std::fs::File;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use md5::{Digest, Md5};
 
+pub use changes::{Change, Observer};
 pub use export::{Export, ExportedObject};
 pub use files::Incoming;
 pub use listing::{Bound, ListObjects, Listing};
@@ -54,6 +56,7 @@ pub struct ObjectStore {
     root: PathBuf,
     clock: Clock,
     keys: KeyStore,
+    observer: Arc<OnceLock<Observer>>,
     under_way: sweep::UnderWay,
     swept: tokio::sync::watch::Sender<bool>,
     /// Held while the folder and the row of a bucket come or go together.
@@ -77,6 +80,7 @@ impl ObjectStore {
             root,
             clock,
             keys,
+            observer: Arc::default(),
             under_way: sweep::UnderWay::default(),
             swept: tokio::sync::watch::Sender::new(false),
             bucket_change: Arc::default(),

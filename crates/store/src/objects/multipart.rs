@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Assembly, Attributes, Condition, Incoming, NewVersion, Object, ObjectFile, ObjectStore, Protection,
+    Assembly, Attributes, Change, Condition, Incoming, NewVersion, Object, ObjectFile, ObjectStore, Protection,
     Refusal, blocking, check_key, detached, files, hex, md5_of,
 };
 use crate::error::{Error, Result};
@@ -267,6 +267,7 @@ impl ObjectStore {
                 parts: Some(count),
                 attributes,
                 ends: Some(upload.clone()),
+                change: Change::Completed,
             };
             store.place(&account, &upload.bucket, &upload.key, written.file, version, condition).await
         })

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::{
-    Attributes, Condition, Incoming, Object, ObjectStore, Part, Protection, Refusal, Upload, blocking,
+    Attributes, Change, Condition, Incoming, Object, ObjectStore, Part, Protection, Refusal, Upload, blocking,
     detached, files, hex, names,
 };
 use crate::error::{Error, Result};
@@ -17,6 +17,8 @@ pub(super) struct NewVersion {
     pub attributes: Attributes,
     /// The upload that ends with this version, in the same transaction.
     pub ends: Option<Upload>,
+    /// How it came about.
+    pub change: Change,
 }
 
 impl ObjectStore {
@@ -80,10 +82,11 @@ impl ObjectStore {
         let store = self.clone();
         let (account, bucket, key) = (account.to_owned(), bucket.to_owned(), key.to_owned());
         detached(async move {
+            let change = incoming.change;
             let written = blocking(move || incoming.finish()).await?;
             let etag = hex(&written.etag);
             attributes.encryption = written.encryption;
-            let version = NewVersion { size: written.size, etag, parts: None, attributes, ends: None };
+            let version = NewVersion { size: written.size, etag, parts: None, attributes, ends: None, change };
             store.place(&account, &bucket, &key, written.file, version, condition).await
         })
         .await
@@ -100,8 +103,9 @@ impl ObjectStore {
         key: &str,
         path: &Path,
         content_type: Option<&str>,
+        wish: Option<Protection>,
     ) -> Result<Object> {
-        let mut incoming = self.begin(account, bucket).await?;
+        let mut incoming = self.begin_protected(account, bucket, wish).await?;
         let source = path.to_owned();
         let incoming = blocking(move || {
             let mut file = File::open(&source).map_err(Error::file(format!("open {}", source.display())))?;
@@ -156,7 +160,7 @@ impl ObjectStore {
         bucket: &str,
         keys: Vec<(String, Condition)>,
     ) -> Result<Vec<Result<bool>>> {
-        self.remove(account, bucket, keys, |condition, present| {
+        self.remove(account, bucket, keys, Change::Deleted, |condition, present| {
             condition.check(present)?;
             Ok(true)
         })
@@ -169,9 +173,10 @@ impl ObjectStore {
     /// [`Error::Missing`] of the bucket or [`Error::Denied`].
     pub async fn delete_unchanged(&self, account: &str, bucket: &str, objects: Vec<Object>) -> Result<usize> {
         let versions = objects.into_iter().map(|object| (object.key, object.path)).collect();
-        let removed = self.remove(account, bucket, versions, |path, present: Option<&Object>| {
+        let unchanged = |path: &PathBuf, present: Option<&Object>| {
             Ok(present.is_some_and(|present| present.path == *path))
-        });
+        };
+        let removed = self.remove(account, bucket, versions, Change::Expired, unchanged);
         Ok(removed.await?.into_iter().filter(|removed| matches!(removed, Ok(true))).count())
     }
 
@@ -181,22 +186,25 @@ impl ObjectStore {
         account: &str,
         bucket: &str,
         keys: Vec<(String, T)>,
+        change: Change,
         decide: impl Fn(&T, Option<&Object>) -> Result<bool> + Send + 'static,
     ) -> Result<Vec<Result<bool>>> {
         let (store, owner, name) = (self.clone(), account.to_owned(), bucket.to_owned());
         let folder = self.root.join(bucket);
         detached(async move {
+            let telling = store.clone();
             let removed = store
                 .database
                 .write(move |session| {
-                    session.owned_bucket(&owner, &name)?;
+                    let bucket = session.owned_bucket(&owner, &name)?;
                     let mut removed = Vec::with_capacity(keys.len());
                     for (key, given) in keys {
                         let present = session.find_object(&name, &key)?;
                         let decided = decide(&given, present.as_ref());
                         let gone = present.filter(|_| matches!(decided, Ok(true)));
-                        if gone.is_some() {
+                        if let Some(gone) = &gone {
                             session.delete_object(&name, &key)?;
+                            telling.tell(session, &bucket, gone, change)?;
                         }
                         removed.push(decided.map(|_| gone));
                     }
@@ -250,11 +258,11 @@ impl ObjectStore {
             path: path.clone(),
         };
         let (owner, name, stored) = (account.to_owned(), bucket.to_owned(), object.clone());
-        let ends = version.ends;
+        let (ends, change, telling) = (version.ends, version.change, self.clone());
         let replaced = self
             .database
             .write(move |session| {
-                session.owned_bucket(&owner, &name)?;
+                let bucket = session.owned_bucket(&owner, &name)?;
                 let present = session.find_object(&name, &stored.key)?;
                 condition.check(present.as_ref())?;
                 let mut parts: Vec<Part> = Vec::new();
@@ -264,6 +272,7 @@ impl ObjectStore {
                     session.delete_upload(&upload.id)?;
                 }
                 session.put_object(&name, &stored)?;
+                telling.tell(session, &bucket, &stored, change)?;
                 let parts = parts.into_iter().map(|part| part.path);
                 Ok(parts.chain(present.map(|old| old.path)).collect::<Vec<_>>())
             })

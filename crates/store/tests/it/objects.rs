@@ -335,8 +335,8 @@ async fn a_finished_file_is_taken_in() {
     let source = objects.directory.path().join("model.tar.gz");
     std::fs::write(&source, b"model").unwrap();
     let mut held = std::fs::File::options().write(true).open(&source).unwrap();
-    let put =
-        objects.store.put_from_path(ACCOUNT, BUCKET, "m/model.tar.gz", &source, Some("application/gzip"));
+    let kind = Some("application/gzip");
+    let put = objects.store.put_from_path(ACCOUNT, BUCKET, "m/model.tar.gz", &source, kind, None);
     let stored = put.await.unwrap();
     assert_eq!(stored.etag, "20f35e630daf44dbfa4c3f68f5399d8c");
     assert_eq!(stored.attributes.headers["content-type"], "application/gzip");

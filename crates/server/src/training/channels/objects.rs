@@ -152,7 +152,7 @@ pub(super) async fn open_manifest(
     store: &ObjectStore,
     account: &str,
     uri: &str,
-) -> Result<std::fs::File, String> {
+) -> Result<store::objects::ObjectFile, String> {
     let (bucket, key) = bucket_and_key(uri)?;
     let opened = store.open_object(account, bucket, key).await;
     opened.map_err(|error| format!("ClientError: the manifest {uri:?} cannot be read: {error}."))
