@@ -5,6 +5,8 @@ import json
 import struct
 import textwrap
 
+import pytest
+
 from conftest import BASE_IMAGE, Jobs, poll
 
 READ_EVERYTHING = """
@@ -331,3 +333,51 @@ def test_a_restarted_server_goes_on_with_checkpoints(own_server):
     after = jobs.s3.head_object(Bucket="kept", Key="c/1")
     assert after["LastModified"] == before["LastModified"], "what was stored is not stored again"
     assert jobs.s3.get_object(Bucket="kept", Key="tb/kept/tensorboard-output/events")["Body"].read() == b"events"
+
+
+def test_encrypted_objects_and_folders_of_the_machine_reach_the_job(server, jobs, tmp_path):
+    key = server.client("kms").create_key()["KeyMetadata"]
+    sealed = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key["KeyId"]}
+    for name in "ab":
+        jobs.s3.put_object(Bucket=jobs.bucket, Key=f"sealed/{name}", Body=f"sealed {name}".encode(), **sealed)
+    (tmp_path / "folder/deep").mkdir(parents=True)
+    (tmp_path / "folder/deep/file").write_text("of the machine")
+    server.command("bucket", "add", "machine-folder", "--path", tmp_path / "folder", "--read-only")
+    script = """
+    import os
+    for folder, _, names in sorted(os.walk("/opt/ml/input/data")):
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            print("read", path.removeprefix("/opt/ml/input/data/"), open(path).read())
+    print("read", "piped", open("/opt/ml/input/data/piped_0").read())
+    open("/opt/ml/model/weights", "w").write("weights")
+    """
+    folder = {"S3DataType": "S3Prefix", "S3Uri": "s3://machine-folder/"}
+    channels = [
+        channel(jobs, "sealed/", "copied"),
+        channel(jobs, "sealed/", "fast", InputMode="FastFile"),
+        channel(jobs, "sealed/", "piped", InputMode="Pipe"),
+        {"ChannelName": "machine", "DataSource": {"S3DataSource": folder}},
+        {"ChannelName": "shown", "DataSource": {"S3DataSource": folder}, "InputMode": "FastFile"},
+    ]
+    output = {"S3OutputPath": f"s3://{jobs.bucket}/sealed-models", "KmsKeyId": key["KeyId"]}
+    jobs.start("sealed", script, InputDataConfig=channels, OutputDataConfig=output)
+    said = [line.removeprefix("read ") for line in completed(jobs, "sealed") if line.startswith("read ")]
+    assert said == [
+        "copied/a sealed a",
+        "copied/b sealed b",
+        "fast/a sealed a",
+        "fast/b sealed b",
+        "machine/deep/file of the machine",
+        "shown/deep/file of the machine",
+        "piped sealed asealed b",
+    ]
+    model = jobs.s3.head_object(Bucket=jobs.bucket, Key="sealed-models/sealed/output/model.tar.gz")
+    assert (model["ServerSideEncryption"], model["SSEKMSKeyId"]) == ("aws:kms", key["Arn"])
+    assert (tmp_path / "folder/deep/file").read_text() == "of the machine"
+    with pytest.raises(jobs.sagemaker.exceptions.ClientError, match="OutputDataConfig.KmsKeyId"):
+        jobs.start("keyless", script, OutputDataConfig={**output, "KmsKeyId": "alias/none"})
+    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10, "VolumeKmsKeyId": key["KeyId"]}
+    with pytest.raises(jobs.sagemaker.exceptions.ClientError, match="ResourceConfig.VolumeKmsKeyId"):
+        jobs.start("volume", script, ResourceConfig=resources)
+    server.command("bucket", "remove", "machine-folder")

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod accounts;
+mod buckets;
 mod client;
 mod doctor;
 mod env;
@@ -59,6 +60,8 @@ enum Command {
     Models(resources::ModelFlags),
     /// Add accounts and keys
     Accounts(accounts::Flags),
+    /// Use folders of this machine as buckets: add, list, remove
+    Bucket(buckets::Flags),
     /// Print completions for a shell
     ///
     /// For example: modelyard completions bash > /etc/bash_completion.d/modelyard
@@ -117,6 +120,7 @@ fn run_command(arguments: Arguments) -> Result<ExitCode, String> {
         Command::Endpoints(flags) => done(resources::endpoints(&data_dir, flags)),
         Command::Models(flags) => done(resources::models(&data_dir, flags)),
         Command::Accounts(flags) => done(accounts::accounts(&data_dir, flags)),
+        Command::Bucket(flags) => done(buckets::buckets(&data_dir, flags)),
         Command::Completions { .. } | Command::Supervise { .. } => Ok(ExitCode::SUCCESS),
     }
 }

@@ -38,6 +38,8 @@ fn refused(refusal: &Refusal) -> S3Error {
     let code = match refusal {
         Refusal::BucketName(_) => S3ErrorCode::InvalidBucketName,
         Refusal::KeyEmpty => S3ErrorCode::InvalidArgument,
+        Refusal::NoFileName(_) => S3ErrorCode::InvalidArgument,
+        Refusal::OfFolder(_) => S3ErrorCode::InvalidRequest,
         Refusal::KeyTooLong => S3ErrorCode::KeyTooLongError,
         Refusal::NoParts => S3ErrorCode::MalformedXML,
         Refusal::PartOrder => S3ErrorCode::InvalidPartOrder,

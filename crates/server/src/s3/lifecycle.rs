@@ -26,7 +26,10 @@ pub async fn put_bucket_lifecycle_configuration(
 ) -> S3Result<S3Response<PutBucketLifecycleConfigurationOutput>> {
     let account = account(&request)?;
     let input = request.input;
-    front.objects.bucket(&account, &input.bucket).await.map_err(answer)?;
+    let bucket = front.objects.bucket(&account, &input.bucket).await.map_err(answer)?;
+    if bucket.folder.is_some() {
+        return Err(not_honoured("lifecycle rules of a bucket that is a folder of the machine"));
+    }
     let configuration = input
         .lifecycle_configuration
         .ok_or_else(|| s3_error!(MissingRequestBodyError, "Request Body is empty"))?;

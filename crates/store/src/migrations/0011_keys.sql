@@ -28,3 +28,13 @@ CREATE TABLE bucket_folders (
     path TEXT NOT NULL,
     is_read_only BOOLEAN NOT NULL
 );
+
+CREATE TABLE folder_files (
+    bucket TEXT NOT NULL REFERENCES buckets (name),
+    key BLOB NOT NULL,
+    identity TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    parts BIGINT,
+    attributes TEXT NOT NULL,
+    PRIMARY KEY (bucket, key)
+);

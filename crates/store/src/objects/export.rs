@@ -1,12 +1,12 @@
 //! Objects as files outside the store: hard links where the file system can, else copies.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{OBJECT_KIND, Object, ObjectFile, ObjectStore, blocking};
+use super::{Folder, OBJECT_KIND, Object, ObjectFile, ObjectStore, blocking};
 use crate::error::{Error, Result};
 use crate::seal::SecretKey;
 
@@ -20,7 +20,8 @@ const DECRYPTED_BYTES: usize = 256 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Export {
     /// The bytes, where the file system can: made at once whatever the size. Nobody may write to such a file. It stays as it
-    /// is when the object is replaced or deleted. Encrypted objects become decrypted copies all the same.
+    /// is when the object is replaced or deleted. Encrypted objects become decrypted copies all the same. Files of a folder
+    /// that is a bucket show what is written into them later.
     Shared,
     /// Nothing: each file may be changed by whoever gets it. Its time of change is the object's.
     Own,
@@ -51,8 +52,8 @@ impl ObjectStore {
         let (account, bucket) = (account.to_owned(), bucket.to_owned());
         self.database
             .read(move |session| {
-                session.owned_bucket(&account, &bucket)?;
-                keys.iter().map(|key| session.find_object(&bucket, key)).collect()
+                let bucket = session.owned_bucket(&account, &bucket)?;
+                keys.iter().map(|key| session.present(&bucket, key)).collect()
             })
             .await
     }
@@ -66,12 +67,19 @@ impl ObjectStore {
         for _ in 0..PATIENCE {
             let root = self.root.clone();
             let mut versions = Vec::with_capacity(objects.len());
+            let mut folders: HashMap<String, Option<Folder>> = HashMap::new();
             for one in objects {
-                let data_key = match &one.object.attributes.encryption {
-                    None => None,
-                    Some(encryption) => Some(self.data_key(account, &one.bucket, encryption).await?),
+                if !folders.contains_key(&one.bucket) {
+                    folders.insert(one.bucket.clone(), self.bucket(account, &one.bucket).await?.folder);
+                }
+                let source = match (&one.object.attributes.encryption, &folders[&one.bucket]) {
+                    (_, Some(folder)) => Source::Folder(folder.clone()),
+                    (None, None) => Source::Version,
+                    (Some(encryption), None) => {
+                        Source::Sealed(self.data_key(account, &one.bucket, encryption).await?)
+                    }
                 };
-                versions.push((one, data_key));
+                versions.push((one, source));
             }
             let replaced = blocking(move || export_all(&root, versions, how)).await?;
             objects = Vec::new();
@@ -88,15 +96,25 @@ impl ObjectStore {
     }
 }
 
+/// What the bytes of an object come from.
+enum Source {
+    /// Its file.
+    Version,
+    /// Its file, which is encrypted.
+    Sealed(SecretKey),
+    /// A file of the folder that the bucket is.
+    Folder(Folder),
+}
+
 /// Makes the files; returns the objects whose version is gone.
 fn export_all(
     root: &Path,
-    versions: Vec<(ExportedObject, Option<SecretKey>)>,
+    versions: Vec<(ExportedObject, Source)>,
     how: Export,
 ) -> Result<Vec<ExportedObject>> {
     let mut made_folders: HashSet<PathBuf> = HashSet::new();
     let mut replaced = Vec::new();
-    for (one, data_key) in versions {
+    for (one, source) in versions {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
                 Error::Invalid(format!(
@@ -113,10 +131,13 @@ fn export_all(
             made_folders.insert(folder.to_owned());
         }
         let version = root.join(&one.bucket).join(&one.object.path);
-        let made = match (how, &data_key) {
-            (Export::Shared, None) => share(&version, &one.target),
-            (Export::Own, None) => copy(&version, &one.target, one.object.modified_at),
-            (_, Some(data_key)) => decrypt(&version, data_key, &one),
+        let made = match (how, &source) {
+            (Export::Shared, Source::Version) => share(&version, &one.target),
+            (Export::Own, Source::Version) => copy(&version, &one.target, one.object.modified_at),
+            (_, Source::Sealed(data_key)) => decrypt(&version, data_key, &one),
+            (how, Source::Folder(folder)) => {
+                super::folders::export(folder, &one.object, &one.target, how == Export::Shared)
+            }
         };
         match made {
             Ok(()) => {}

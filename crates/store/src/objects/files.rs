@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use md5::{Digest, Md5};
 
 use super::sealed::{ObjectFile, Sealer};
-use super::{Change, Encryption, md5_of};
+use super::{Change, Encryption, Folder, md5_of};
 use crate::error::{Error, Result};
 use crate::seal::SecretKey;
 
@@ -25,6 +25,8 @@ pub struct Incoming {
     encryption: Option<Encryption>,
     sealer: Option<Sealer>,
     pub(super) change: Change,
+    /// The folder that the file goes to, when the bucket is one.
+    pub(super) folder: Option<Folder>,
 }
 
 /// A finished file that waits for its place.
@@ -54,7 +56,17 @@ impl Incoming {
         };
         let digest = Md5::new();
         let (encryption, sealer, change) = (None, None, Change::Put);
-        let mut incoming = Incoming { file, path, digest, size: 0, keep: false, encryption, sealer, change };
+        let mut incoming = Incoming {
+            file,
+            path,
+            digest,
+            size: 0,
+            keep: false,
+            encryption,
+            sealer,
+            change,
+            folder: None,
+        };
         if let Some((encryption, data_key)) = encrypted {
             let begun = Sealer::begin(&data_key, &mut incoming.file);
             incoming.sealer = Some(begun.map_err(Error::file("begin an encrypted file"))?);

@@ -4,7 +4,7 @@ use rusqlite::params;
 
 use super::names::successor;
 use super::rows::{OBJECT_COLUMNS, object_row};
-use super::{Object, ObjectStore};
+use super::{Bucket, Object, ObjectStore};
 use crate::database::Session;
 use crate::error::Result;
 
@@ -74,7 +74,7 @@ impl ObjectStore {
         let (account, bucket) = (account.to_owned(), bucket.to_owned());
         self.database
             .read(move |session| {
-                session.owned_bucket(&account, &bucket)?;
+                let bucket = session.owned_bucket(&account, &bucket)?;
                 session.list_objects(&bucket, &list)
             })
             .await
@@ -99,7 +99,7 @@ impl ObjectStore {
 }
 
 impl Session<'_> {
-    fn list_objects(&self, bucket: &str, list: &ListObjects) -> Result<Listing> {
+    fn list_objects(&self, bucket: &Bucket, list: &ListObjects) -> Result<Listing> {
         let mut listing = Listing::default();
         let mut from = Bound { bytes: list.prefix.as_bytes().to_vec(), inclusive: true };
         if let Some(start) = &list.start
@@ -140,7 +140,11 @@ impl Session<'_> {
         }
     }
 
-    fn objects_from(&self, bucket: &str, prefix: &str, from: &Bound) -> Result<Vec<Object>> {
+    fn objects_from(&self, bucket: &Bucket, prefix: &str, from: &Bound) -> Result<Vec<Object>> {
+        if let Some(folder) = &bucket.folder {
+            let found = super::folder_listing::objects_from(folder, prefix, from, BATCH)?;
+            return found.into_iter().map(|one| self.with_row(&bucket.name, one)).collect();
+        }
         let above = if from.inclusive { ">=" } else { ">" };
         let end = successor(prefix.as_bytes()).unwrap_or_else(|| vec![0xFF]);
         let sql = format!(
@@ -148,7 +152,7 @@ impl Session<'_> {
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut objects = Vec::new();
-        for row in statement.query_map(params![bucket, from.bytes, end], |row| Ok(object_row(row)))? {
+        for row in statement.query_map(params![bucket.name, from.bytes, end], |row| Ok(object_row(row)))? {
             objects.push(row??);
         }
         Ok(objects)

@@ -7,6 +7,9 @@ mod changes;
 mod documents;
 mod export;
 mod files;
+mod folder_listing;
+mod folder_rows;
+mod folders;
 mod listing;
 mod multipart;
 pub mod names;
@@ -29,6 +32,7 @@ use md5::{Digest, Md5};
 pub use changes::{Change, Observer};
 pub use export::{Export, ExportedObject};
 pub use files::Incoming;
+pub use folders::Folder;
 pub use listing::{Bound, ListObjects, Listing};
 pub use multipart::{CompletedPart, Part, PartChecksum, SMALLEST_PART_BYTES, Upload};
 pub use object::{Assembly, Attributes, Bucket, Condition, Object};
@@ -61,6 +65,8 @@ pub struct ObjectStore {
     swept: tokio::sync::watch::Sender<bool>,
     /// Held while the folder and the row of a bucket come or go together.
     bucket_change: Arc<tokio::sync::Mutex<()>>,
+    /// Held while an object comes into a folder that is a bucket.
+    folder_change: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl ObjectStore {
@@ -84,6 +90,7 @@ impl ObjectStore {
             under_way: sweep::UnderWay::default(),
             swept: tokio::sync::watch::Sender::new(false),
             bucket_change: Arc::default(),
+            folder_change: Arc::default(),
         };
         store.sweep_unfinished().await?;
         store.sweep_in_background().await?;
@@ -108,6 +115,7 @@ impl ObjectStore {
             account: account.to_owned(),
             region: region.to_owned(),
             created_at: self.clock.now_ms(),
+            folder: None,
         };
         let _alone = self.bucket_change.lock().await;
         files::make_folders(&self.root, &self.root.join(name).join(files::INCOMING))?;
@@ -153,11 +161,17 @@ impl ObjectStore {
     /// # Errors
     /// [`Error::Missing`] of bucket or object, or [`Error::Denied`].
     pub async fn head(&self, account: &str, bucket: &str, key: &str) -> Result<Object> {
+        self.find(account, bucket, key).await.map(|(_, object)| object)
+    }
+
+    async fn find(&self, account: &str, bucket: &str, key: &str) -> Result<(Bucket, Object)> {
         let (account, bucket, key) = (account.to_owned(), bucket.to_owned(), key.to_owned());
         self.database
             .read(move |session| {
-                session.owned_bucket(&account, &bucket)?;
-                session.object(&bucket, &key)
+                let bucket = session.owned_bucket(&account, &bucket)?;
+                let object = session.present(&bucket, &key)?;
+                let missing = || Error::Missing { kind: OBJECT_KIND.into(), name: key };
+                Ok((bucket, object.ok_or_else(missing)?))
             })
             .await
     }
@@ -168,7 +182,14 @@ impl ObjectStore {
     /// As [`ObjectStore::head`], and [`Error::Key`] when the key of an encrypted object cannot be used.
     pub async fn open_version(&self, account: &str, bucket: &str, key: &str) -> Result<(Object, ObjectFile)> {
         loop {
-            let object = self.head(account, bucket, key).await?;
+            let (owned, object) = self.find(account, bucket, key).await?;
+            if let Some(folder) = owned.folder {
+                match self.open_in_folder(bucket, folder, key).await? {
+                    Some((object, file)) => return Ok((object, ObjectFile::plain(file))),
+                    // Removed between the two looks.
+                    None => continue,
+                }
+            }
             let path = self.root.join(bucket).join(&object.path);
             match File::open(&path) {
                 Ok(file) => {

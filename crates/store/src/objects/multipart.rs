@@ -84,11 +84,9 @@ impl ObjectStore {
         wish: Option<Protection>,
     ) -> Result<Upload> {
         check_key(key)?;
-        if wish.is_some() {
-            self.bucket(account, bucket).await?;
-        }
+        let (written, protection) = self.written_bucket(account, bucket, wish).await?;
         attributes.encryption =
-            self.new_data_key(account, bucket, wish).await?.map(|(encryption, _)| encryption);
+            self.new_data_key(&written, protection).await?.map(|(encryption, _)| encryption);
         let upload = Upload {
             id: uuid::Uuid::now_v7().simple().to_string(),
             bucket: bucket.to_owned(),
@@ -129,7 +127,7 @@ impl ObjectStore {
     pub async fn begin_part(&self, account: &str, upload: &Upload) -> Result<Incoming> {
         let data_key = self.data_key_of(account, upload).await?;
         let encryption = upload.attributes.encryption.clone();
-        Incoming::create(&self.root.join(&upload.bucket), encryption.zip(data_key))
+        self.incoming(&self.bucket(account, &upload.bucket).await?, encryption.zip(data_key))
     }
 
     async fn data_key_of(&self, account: &str, upload: &Upload) -> Result<Option<SecretKey>> {
@@ -252,7 +250,8 @@ impl ObjectStore {
             let count = parts.len() as u32;
             let data_key = store.data_key_of(&account, &upload).await?;
             let encryption = upload.attributes.encryption.clone();
-            let mut joined = Incoming::create(&folder, encryption.zip(data_key.clone()))?;
+            let bucket = store.bucket(&account, &upload.bucket).await?;
+            let mut joined = store.incoming(&bucket, encryption.zip(data_key.clone()))?;
             let written = blocking(move || {
                 for part in &parts {
                     joined.join(&mut open_part(&folder.join(&part.path), part, data_key.as_ref())?)?;
@@ -268,6 +267,7 @@ impl ObjectStore {
                 attributes,
                 ends: Some(upload.clone()),
                 change: Change::Completed,
+                folder: bucket.folder,
             };
             store.place(&account, &upload.bucket, &upload.key, written.file, version, condition).await
         })

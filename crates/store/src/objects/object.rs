@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Encryption, OBJECT_KIND};
+use super::{Encryption, Folder, OBJECT_KIND};
 use crate::error::{Error, Result};
 
 /// A bucket. Names are unique over all accounts, as in S3.
@@ -20,6 +20,8 @@ pub struct Bucket {
     pub region: String,
     /// Milliseconds since 1970.
     pub created_at: i64,
+    /// The folder of the machine that it is, when it is one.
+    pub folder: Option<Folder>,
 }
 
 /// What is kept of an object beside its bytes.
@@ -97,7 +99,7 @@ pub struct Object {
     pub attributes: Attributes,
     /// Milliseconds since 1970.
     pub modified_at: i64,
-    /// Its file, relative to the folder of the bucket.
+    /// Its file, relative to the folder of the bucket; in a folder of the machine, what tells its file from a later one.
     pub(super) path: PathBuf,
 }
 

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::ObjectStore;
+use super::{Bucket, ObjectStore, Refusal};
 use crate::error::{Error, Result};
 use crate::keys::{KeyProblem, KeyReference};
 use crate::seal::SecretKey;
@@ -83,32 +83,60 @@ impl ObjectStore {
         bucket: &str,
         protection: Option<&Protection>,
     ) -> Result<()> {
+        if protection.is_some() && self.bucket(account, bucket).await?.folder.is_some() {
+            return Err(Refusal::OfFolder("its files are not encrypted").into());
+        }
         let text = protection.map(serde_json::to_string).transpose()?;
         self.set_bucket_document(account, bucket, PROTECTION_DOCUMENT, text).await
+    }
+
+    /// The bucket of a write, and how the write is encrypted that wishes so.
+    pub(super) async fn written_bucket(
+        &self,
+        account: &str,
+        bucket: &str,
+        wish: Option<Protection>,
+    ) -> Result<(Bucket, Protection)> {
+        let (owner, name, is_open) = (account.to_owned(), bucket.to_owned(), wish.is_none());
+        let (bucket, document) = self
+            .database
+            .read(move |session| {
+                let bucket = session.owned_bucket(&owner, &name)?;
+                let document = match is_open {
+                    true => session.bucket_document(&name, PROTECTION_DOCUMENT)?,
+                    false => None,
+                };
+                Ok((bucket, document))
+            })
+            .await?;
+        let prescribed: Option<Protection> = document.map(|text| serde_json::from_str(&text)).transpose()?;
+        let protection = wish.or(prescribed).unwrap_or(Protection::Plain);
+        if let Some(folder) = &bucket.folder {
+            folder.check_writable()?;
+            if protection != Protection::Plain {
+                return Err(Refusal::OfFolder("its files are not encrypted; leave the encryption out").into());
+            }
+        }
+        Ok((bucket, protection))
     }
 
     /// A new data key for an object of the bucket and how it is wrapped; `None` for one that stays plain.
     pub(super) async fn new_data_key(
         &self,
-        account: &str,
-        bucket: &str,
-        wish: Option<Protection>,
+        bucket: &Bucket,
+        protection: Protection,
     ) -> Result<Option<(Encryption, SecretKey)>> {
-        let wish = match wish {
-            Some(wish) => Some(wish),
-            None => self.default_protection(account, bucket).await?,
-        };
+        let (account, region, bucket) = (&bucket.account, &bucket.region, &bucket.name);
         let data_key = SecretKey::random();
-        let (key, wrapped) = match wish {
-            None | Some(Protection::Plain) => return Ok(None),
-            Some(Protection::Account) => {
+        let (key, wrapped) = match protection {
+            Protection::Plain => return Ok(None),
+            Protection::Account => {
                 (None, self.keys.of_account(account).seal(bucket.as_bytes(), data_key.expose()))
             }
-            Some(Protection::Key { reference, context, bucket_key }) => {
-                let region = self.bucket(account, bucket).await?.region;
+            Protection::Key { reference, context, bucket_key } => {
                 let key = match reference {
-                    None => self.keys.managed(account, &region, MANAGED_ALIAS, MANAGED_DESCRIPTION).await?,
-                    Some(text) => self.referenced_key(account, &region, &text).await?,
+                    None => self.keys.managed(account, region, MANAGED_ALIAS, MANAGED_DESCRIPTION).await?,
+                    Some(text) => self.referenced_key(account, region, &text).await?,
                 };
                 let wrapped = self.keys.encrypt(&key, &bound(&context, bucket), data_key.expose()).await?;
                 (Some(EncryptionKey { id: key.id, region: key.region, context, bucket_key }), wrapped)

@@ -5,12 +5,16 @@ use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{BUCKET_KIND, Bucket, OBJECT_KIND, Object};
+use super::{BUCKET_KIND, Bucket, Folder, Object, Refusal};
 use crate::database::Session;
 use crate::error::{Error, Result};
 
 /// Columns that [`object_row`] reads.
 pub(super) const OBJECT_COLUMNS: &str = "key, path, size, etag, parts, attributes, modified_at";
+
+/// The beginning of a query of what [`bucket_row`] reads.
+const BUCKETS: &str = "SELECT name, account, region, created_at, path, is_read_only FROM buckets
+    LEFT JOIN bucket_folders ON bucket_folders.bucket = buckets.name";
 
 impl Session<'_> {
     pub(super) fn insert_bucket(&self, bucket: &Bucket) -> Result<bool> {
@@ -32,7 +36,7 @@ impl Session<'_> {
     pub(super) fn owned_bucket(&self, account: &str, name: &str) -> Result<Bucket> {
         let found = self
             .connection
-            .prepare_cached("SELECT name, account, region, created_at FROM buckets WHERE name = ?1")?
+            .prepare_cached(&format!("{BUCKETS} WHERE name = ?1"))?
             .query_row(params![name], bucket_row)
             .optional()?;
         match found {
@@ -44,10 +48,13 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn buckets(&self, account: &str) -> Result<Vec<Bucket>> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT name, account, region, created_at FROM buckets WHERE account = ?1 ORDER BY name",
-        )?;
+    /// The buckets of an account, by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn buckets(&self, account: &str) -> Result<Vec<Bucket>> {
+        let mut statement =
+            self.connection.prepare_cached(&format!("{BUCKETS} WHERE account = ?1 ORDER BY name"))?;
         let rows = statement.query_map(params![account], bucket_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -59,7 +66,9 @@ impl Session<'_> {
     }
 
     pub(super) fn delete_bucket(&self, account: &str, name: &str) -> Result<()> {
-        self.owned_bucket(account, name)?;
+        if self.owned_bucket(account, name)?.folder.is_some() {
+            return Err(Refusal::OfFolder("such a bucket is removed with `modelyard bucket remove`").into());
+        }
         let used = self
             .connection
             .prepare_cached("SELECT 1 FROM objects WHERE bucket = ?1 LIMIT 1")?
@@ -71,6 +80,10 @@ impl Session<'_> {
                 status: "not empty".into(),
             });
         }
+        self.delete_bucket_rows(name)
+    }
+
+    pub(super) fn delete_bucket_rows(&self, name: &str) -> Result<()> {
         self.connection
             .prepare_cached(
                 "DELETE FROM upload_parts WHERE upload IN (SELECT id FROM uploads WHERE bucket = ?1)",
@@ -82,11 +95,6 @@ impl Session<'_> {
             .execute(params![name])?;
         self.connection.prepare_cached("DELETE FROM buckets WHERE name = ?1")?.execute(params![name])?;
         Ok(())
-    }
-
-    pub(super) fn object(&self, bucket: &str, key: &str) -> Result<Object> {
-        self.find_object(bucket, key)?
-            .ok_or_else(|| Error::Missing { kind: OBJECT_KIND.into(), name: key.into() })
     }
 
     pub(super) fn find_object(&self, bucket: &str, key: &str) -> Result<Option<Object>> {
@@ -142,7 +150,15 @@ impl Session<'_> {
 }
 
 fn bucket_row(row: &Row<'_>) -> rusqlite::Result<Bucket> {
-    Ok(Bucket { name: row.get(0)?, account: row.get(1)?, region: row.get(2)?, created_at: row.get(3)? })
+    let (path, is_read_only) = (row.get::<_, Option<String>>(4)?, row.get::<_, Option<bool>>(5)?);
+    let folder = path.zip(is_read_only);
+    Ok(Bucket {
+        name: row.get(0)?,
+        account: row.get(1)?,
+        region: row.get(2)?,
+        created_at: row.get(3)?,
+        folder: folder.map(|(path, is_read_only)| Folder { path: path.into(), is_read_only }),
+    })
 }
 
 pub(super) fn object_row(row: &Row<'_>) -> Result<Object> {

@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::folder_rows::Arrival;
 use super::{
-    Attributes, Change, Condition, Incoming, Object, ObjectStore, Part, Protection, Refusal, Upload, blocking,
-    detached, files, hex, names,
+    Attributes, Bucket, Change, Condition, Encryption, Folder, Incoming, OBJECT_KIND, Object, ObjectStore, Part,
+    Protection, Refusal, Upload, blocking, detached, files, hex, names,
 };
 use crate::error::{Error, Result};
+use crate::seal::SecretKey;
 
 /// What [`ObjectStore::place`] makes current.
 pub(super) struct NewVersion {
@@ -19,6 +21,8 @@ pub(super) struct NewVersion {
     pub ends: Option<Upload>,
     /// How it came about.
     pub change: Change,
+    /// The folder that the file goes to, when the bucket is one.
+    pub folder: Option<Folder>,
 }
 
 impl ObjectStore {
@@ -40,12 +44,25 @@ impl ObjectStore {
         bucket: &str,
         wish: Option<Protection>,
     ) -> Result<Incoming> {
-        if wish.is_some() {
-            // The look at what the bucket prescribes checks it otherwise.
-            self.bucket(account, bucket).await?;
+        let (bucket, protection) = self.written_bucket(account, bucket, wish).await?;
+        let data_key = self.new_data_key(&bucket, protection).await?;
+        self.incoming(&bucket, data_key)
+    }
+
+    /// A new file for the bucket.
+    pub(super) fn incoming(
+        &self,
+        bucket: &Bucket,
+        data_key: Option<(Encryption, SecretKey)>,
+    ) -> Result<Incoming> {
+        let folder = self.root.join(&bucket.name);
+        if bucket.folder.is_some() {
+            // The bucket came without the server's doing.
+            files::make_folders(&self.root, &folder.join(files::INCOMING))?;
         }
-        let data_key = self.new_data_key(account, bucket, wish).await?;
-        Incoming::create(&self.root.join(bucket), data_key)
+        let mut incoming = Incoming::create(&folder, data_key)?;
+        incoming.folder.clone_from(&bucket.folder);
+        Ok(incoming)
     }
 
     /// Whether a write to this key would be accepted now. It spares a body that is refused in the end; only
@@ -59,8 +76,9 @@ impl ObjectStore {
         let condition = condition.clone();
         self.database
             .read(move |session| {
-                session.owned_bucket(&owner, &name)?;
-                condition.check(session.find_object(&name, &key)?.as_ref())
+                let bucket = session.owned_bucket(&owner, &name)?;
+                bucket.folder.as_ref().map_or(Ok(()), Folder::check_writable)?;
+                condition.check(session.present(&bucket, &key)?.as_ref())
             })
             .await
     }
@@ -82,11 +100,11 @@ impl ObjectStore {
         let store = self.clone();
         let (account, bucket, key) = (account.to_owned(), bucket.to_owned(), key.to_owned());
         detached(async move {
-            let change = incoming.change;
+            let (change, folder) = (incoming.change, incoming.folder.clone());
             let written = blocking(move || incoming.finish()).await?;
             let etag = hex(&written.etag);
             attributes.encryption = written.encryption;
-            let version = NewVersion { size: written.size, etag, parts: None, attributes, ends: None, change };
+            let version = NewVersion { size: written.size, etag, parts: None, attributes, ends: None, change, folder };
             store.place(&account, &bucket, &key, written.file, version, condition).await
         })
         .await
@@ -133,10 +151,15 @@ impl ObjectStore {
         let (owner, name, key) = (account.to_owned(), bucket.to_owned(), key.to_owned());
         self.database
             .write(move |session| {
-                session.owned_bucket(&owner, &name)?;
-                let mut object = session.object(&name, &key)?;
+                let bucket = session.owned_bucket(&owner, &name)?;
+                bucket.folder.as_ref().map_or(Ok(()), Folder::check_writable)?;
+                let missing = || Error::Missing { kind: OBJECT_KIND.into(), name: key.clone() };
+                let mut object = session.present(&bucket, &key)?.ok_or_else(missing)?;
                 object.attributes.tags = tags;
-                session.put_object(&name, &object)
+                match bucket.folder {
+                    None => session.put_object(&name, &object),
+                    Some(_) => session.put_folder_file(&name, &object),
+                }
             })
             .await
     }
@@ -197,13 +220,20 @@ impl ObjectStore {
                 .database
                 .write(move |session| {
                     let bucket = session.owned_bucket(&owner, &name)?;
+                    bucket.folder.as_ref().map_or(Ok(()), Folder::check_writable)?;
                     let mut removed = Vec::with_capacity(keys.len());
                     for (key, given) in keys {
-                        let present = session.find_object(&name, &key)?;
+                        let present = session.present(&bucket, &key)?;
                         let decided = decide(&given, present.as_ref());
                         let gone = present.filter(|_| matches!(decided, Ok(true)));
                         if let Some(gone) = &gone {
-                            session.delete_object(&name, &key)?;
+                            match &bucket.folder {
+                                None => session.delete_object(&name, &key)?,
+                                Some(folder) => {
+                                    folder.remove(&key)?;
+                                    session.delete_folder_file(&name, &key)?;
+                                }
+                            }
                             telling.tell(session, &bucket, gone, change)?;
                         }
                         removed.push(decided.map(|_| gone));
@@ -235,6 +265,11 @@ impl ObjectStore {
         version: NewVersion,
         condition: Condition,
     ) -> Result<Object> {
+        if let Some(folder) = version.folder.clone() {
+            let (account, bucket, key) = (account.to_owned(), bucket.to_owned(), key.to_owned());
+            let arrival = Arrival { account, bucket, key, file, folder, version, condition };
+            return self.place_in_folder(arrival).await;
+        }
         let folder = self.root.join(bucket);
         let path = names::object_path(key, &uuid::Uuid::now_v7().simple().to_string());
         let spared = self.under_way.spare(folder.join(&path));
