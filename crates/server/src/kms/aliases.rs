@@ -40,8 +40,7 @@ async fn update_alias(cx: Cx, input: UpdateAliasInput) -> Result<UpdateAliasOutp
 
 async fn delete_alias(cx: Cx, input: DeleteAliasInput) -> Result<DeleteAliasOutput> {
     check_name(&input.alias_name)?;
-    let removed =
-        cx.state.keys.delete_alias(&cx.caller.account, &cx.caller.region, &input.alias_name).await;
+    let removed = cx.state.keys.delete_alias(&cx.caller.account, &cx.caller.region, &input.alias_name).await;
     removed.map_err(|error| Problem::of_key(&cx, error))?;
     Ok(DeleteAliasOutput::default())
 }

@@ -33,10 +33,9 @@ impl Problem {
             KeyProblem::MissingAlias(name) => {
                 ("NotFoundException", format!("Alias {} is not found.", alias(name)))
             }
-            KeyProblem::AliasExists(name) => (
-                "AlreadyExistsException",
-                format!("An alias with the name {} already exists", alias(name)),
-            ),
+            KeyProblem::AliasExists(name) => {
+                ("AlreadyExistsException", format!("An alias with the name {} already exists", alias(name)))
+            }
             KeyProblem::Disabled(id) => ("DisabledException", format!("{} is disabled.", arn(id))),
             KeyProblem::PendingDeletion(id) => {
                 ("KMSInvalidStateException", format!("{} is pending deletion.", arn(id)))
@@ -50,7 +49,10 @@ impl Problem {
             }
             KeyProblem::Incorrect(id) => (
                 "IncorrectKeyException",
-                format!("The key ID in the request, {}, does not identify the key of the ciphertext.", arn(id)),
+                format!(
+                    "The key ID in the request, {}, does not identify the key of the ciphertext.",
+                    arn(id)
+                ),
             ),
             KeyProblem::UnknownKey => {
                 return Problem::Denied(

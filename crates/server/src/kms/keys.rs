@@ -5,8 +5,8 @@ use api::kms::{
     CancelKeyDeletion, CancelKeyDeletionInput, CancelKeyDeletionOutput, CreateKey, CreateKeyInput,
     CreateKeyOutput, CustomerMasterKeySpec, DescribeKey, DescribeKeyInput, DescribeKeyOutput, DisableKey,
     DisableKeyInput, DisableKeyOutput, EnableKey, EnableKeyInput, EnableKeyOutput, EncryptionAlgorithmSpec,
-    KeyListEntry, KeyManagerType, KeyMetadata, KeySpec, KeyUsageType, ListKeys, ListKeysInput, ListKeysOutput,
-    OriginType, ScheduleKeyDeletion, ScheduleKeyDeletionInput, ScheduleKeyDeletionOutput,
+    KeyListEntry, KeyManagerType, KeyMetadata, KeySpec, KeyUsageType, ListKeys, ListKeysInput,
+    ListKeysOutput, OriginType, ScheduleKeyDeletion, ScheduleKeyDeletionInput, ScheduleKeyDeletionOutput,
     UpdateKeyDescription, UpdateKeyDescriptionInput, UpdateKeyDescriptionOutput,
 };
 use store::keys::{Key, KeyProblem, KeyState};
@@ -54,7 +54,8 @@ async fn create_key(cx: Cx, input: CreateKeyInput) -> Result<CreateKeyOutput> {
         ("XksKeyId", input.xks_key_id.is_some()),
     ] {
         if is_other {
-            let text = format!("Modelyard has symmetric keys for encryption of its own alone; leave {name} out.");
+            let text =
+                format!("Modelyard has symmetric keys for encryption of its own alone; leave {name} out.");
             return Err(Problem::Code("UnsupportedOperationException", text));
         }
     }

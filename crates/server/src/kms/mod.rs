@@ -78,7 +78,9 @@ pub async fn check_usable(cx: &Cx, field: &str, text: &str) -> Result<(), Error>
 /// A key by id or ARN; for operations that take no alias.
 fn id_reference(cx: &Cx, text: &str) -> Result<KeyReference> {
     match reference(cx, text)? {
-        KeyReference::Alias(_) => Err(Problem::Arn(format!("{text} is an alias; name the key by its id or ARN"))),
+        KeyReference::Alias(_) => {
+            Err(Problem::Arn(format!("{text} is an alias; name the key by its id or ARN")))
+        }
         reference => Ok(reference),
     }
 }

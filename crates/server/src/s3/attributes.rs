@@ -73,7 +73,8 @@ pub fn given(headers: &HeaderMap, metadata: Option<Metadata>) -> S3Result<Attrib
 /// Whether a copy asks for another storage class, redirect or encryption than its source has by default.
 pub fn changes_placement(headers: &HeaderMap) -> bool {
     super::encryption::is_given(headers)
-        || headers.contains_key(STORAGE_CLASS) || headers.contains_key("x-amz-website-redirect-location")
+        || headers.contains_key(STORAGE_CLASS)
+        || headers.contains_key("x-amz-website-redirect-location")
 }
 
 /// The attributes that a copy takes over from its source; placement is the copy's own.

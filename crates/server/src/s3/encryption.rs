@@ -71,7 +71,9 @@ pub fn headers(account: &str, attributes: &Attributes) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let Some(encryption) = &attributes.encryption else { return headers };
     let mut set = |name: &'static str, value: String| {
-        headers.extend(HeaderValue::try_from(value).ok().map(|value| (http::HeaderName::from_static(name), value)));
+        headers.extend(
+            HeaderValue::try_from(value).ok().map(|value| (http::HeaderName::from_static(name), value)),
+        );
     };
     match &encryption.key {
         None => set(ALGORITHM, "AES256".into()),
@@ -92,7 +94,9 @@ pub fn headers_of_write(account: &str, attributes: &Attributes) -> HeaderMap {
     let key = attributes.encryption.as_ref().and_then(|encryption| encryption.key.as_ref());
     if let Some(key) = key.filter(|key| !key.context.is_empty()) {
         let text = STANDARD.encode(serde_json::json!(key.context).to_string());
-        headers.extend(HeaderValue::try_from(text).ok().map(|value| (http::HeaderName::from_static(CONTEXT), value)));
+        headers.extend(
+            HeaderValue::try_from(text).ok().map(|value| (http::HeaderName::from_static(CONTEXT), value)),
+        );
     }
     headers
 }

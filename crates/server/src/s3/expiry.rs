@@ -205,15 +205,17 @@ mod tests {
         let clock = Clock::fixed(1_700_000_000_000 / DAY_MS * DAY_MS + DAY_MS / 2);
         let database = Database::open(&folder.path().join("test.db")).unwrap();
         let master_key = folder.path().join("keys/master.key");
-        let keys =
+        let key_store =
             store::keys::KeyStore::open(database.clone(), &master_key, clock.clone()).await.unwrap();
-        let objects =
-            ObjectStore::open(database, folder.path().join("buckets"), clock.clone(), keys).await.unwrap();
+        let objects = ObjectStore::open(database, folder.path().join("buckets"), clock.clone(), key_store)
+            .await
+            .unwrap();
         objects.create_bucket(ACCOUNT, "us-east-1", "bucket").await.unwrap();
         put(&objects, "logs/old", b"x", &[]).await;
         put(&objects, "logs/tagged", b"large", &[("keep", "no")]).await;
         put(&objects, "models/old", b"x", &[]).await;
-        let upload = objects.create_upload(ACCOUNT, "bucket", "logs/up", Attributes::default(), None, None).await;
+        let upload =
+            objects.create_upload(ACCOUNT, "bucket", "logs/up", Attributes::default(), None, None).await;
         let upload = upload.unwrap();
         let days = |days| LifecycleExpiration { days: Some(days), ..Default::default() };
         let logs = LifecycleRuleFilter { prefix: Some("logs/".into()), ..Default::default() };

@@ -30,7 +30,8 @@ pub async fn create_multipart_upload(
         false => ChecksumType::from_static(ChecksumType::COMPOSITE),
     });
     let wish = encryption::wish(&request.headers)?;
-    let made = front.objects.create_upload(&account, &input.bucket, &input.key, attributes, wanted, wish).await;
+    let made =
+        front.objects.create_upload(&account, &input.bucket, &input.key, attributes, wanted, wish).await;
     let upload = made.map_err(answer)?;
     let headers = encryption::headers_of_write(&account, &upload.attributes);
     let output = CreateMultipartUploadOutput {

@@ -152,8 +152,11 @@ async fn put_archive(
     }
     let account = &attempt.work.key.account;
     let wish = protection(attempt);
-    let put =
-        attempt.app.objects.put_from_path(account, bucket, key, &archive, Some("application/gzip"), wish).await;
+    let put = attempt
+        .app
+        .objects
+        .put_from_path(account, bucket, key, &archive, Some("application/gzip"), wish)
+        .await;
     put.map(|_| ()).map_err(|error| failed(&error))
 }
 

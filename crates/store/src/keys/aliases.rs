@@ -21,7 +21,13 @@ impl KeyStore {
     ///
     /// # Errors
     /// [`KeyProblem::AliasExists`], [`KeyProblem::Missing`], [`KeyProblem::PendingDeletion`].
-    pub async fn create_alias(&self, account: &str, region: &str, name: &str, key: &KeyReference) -> Result<()> {
+    pub async fn create_alias(
+        &self,
+        account: &str,
+        region: &str,
+        name: &str,
+        key: &KeyReference,
+    ) -> Result<()> {
         let (account, region, name) = (account.to_owned(), region.to_owned(), name.to_owned());
         let (key, now_ms) = (key.clone(), self.clock.now_ms());
         self.database
@@ -36,7 +42,13 @@ impl KeyStore {
     ///
     /// # Errors
     /// [`KeyProblem::MissingAlias`], [`KeyProblem::Missing`], [`KeyProblem::PendingDeletion`].
-    pub async fn update_alias(&self, account: &str, region: &str, name: &str, key: &KeyReference) -> Result<()> {
+    pub async fn update_alias(
+        &self,
+        account: &str,
+        region: &str,
+        name: &str,
+        key: &KeyReference,
+    ) -> Result<()> {
         let (account, region, name) = (account.to_owned(), region.to_owned(), name.to_owned());
         let (key, now_ms) = (key.clone(), self.clock.now_ms());
         self.database

@@ -205,9 +205,7 @@ impl KeyStore {
     pub async fn find(&self, account: &str, region: &str, reference: &KeyReference) -> Result<Key> {
         let (account, region) = (account.to_owned(), region.to_owned());
         let (reference, now_ms) = (reference.clone(), self.clock.now_ms());
-        self.database
-            .read(move |session| session.find_key(&account, &region, &reference, now_ms))
-            .await
+        self.database.read(move |session| session.find_key(&account, &region, &reference, now_ms)).await
     }
 
     /// Keys of an account and region in the order of their ids, after one.
@@ -250,7 +248,12 @@ impl KeyStore {
     ///
     /// # Errors
     /// [`KeyProblem::Disabled`], [`KeyProblem::PendingDeletion`], [`KeyProblem::Missing`].
-    pub async fn encrypt(&self, key: &Key, context: &BTreeMap<String, String>, plain: &[u8]) -> Result<Vec<u8>> {
+    pub async fn encrypt(
+        &self,
+        key: &Key,
+        context: &BTreeMap<String, String>,
+        plain: &[u8],
+    ) -> Result<Vec<u8>> {
         let secret = self.material(&key.id).await?.1;
         let mut blob = vec![FORMAT];
         // Ids are UUIDs that this store made.

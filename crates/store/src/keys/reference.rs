@@ -19,7 +19,8 @@ impl KeyReference {
         };
         if !text.starts_with("arn:") {
             let alias = text.starts_with("alias/");
-            let reference = if alias { KeyReference::Alias(text.into()) } else { KeyReference::Id(text.into()) };
+            let reference =
+                if alias { KeyReference::Alias(text.into()) } else { KeyReference::Id(text.into()) };
             return Some((reference, None));
         }
         let parts: Vec<&str> = text.splitn(6, ':').collect();

@@ -103,15 +103,18 @@ impl Session<'_> {
         let mut statement = self.connection.prepare_cached(&sql)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut keys = Vec::new();
-        for row in statement.query_map(params![account, region, after, now_ms, limit], |row| Ok(key_row(row)))? {
+        for row in
+            statement.query_map(params![account, region, after, now_ms, limit], |row| Ok(key_row(row)))?
+        {
             keys.push(row??.0);
         }
         Ok(keys)
     }
 
     pub(super) fn has_expired_keys(&self, now_ms: i64) -> Result<bool> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT 1 FROM encryption_keys WHERE deletion_at <= ?1 LIMIT 1")?;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT 1 FROM encryption_keys WHERE deletion_at <= ?1 LIMIT 1")?;
         Ok(statement.exists(params![now_ms])?)
     }
 
@@ -194,7 +197,12 @@ impl Session<'_> {
         )?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = statement.query_map(params![account, region, key, after, limit], |row| {
-            Ok(Alias { name: row.get(0)?, key: row.get(1)?, created_at: row.get(2)?, updated_at: row.get(3)? })
+            Ok(Alias {
+                name: row.get(0)?,
+                key: row.get(1)?,
+                created_at: row.get(2)?,
+                updated_at: row.get(3)?,
+            })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }

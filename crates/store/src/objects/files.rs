@@ -56,17 +56,8 @@ impl Incoming {
         };
         let digest = Md5::new();
         let (encryption, sealer, change) = (None, None, Change::Put);
-        let mut incoming = Incoming {
-            file,
-            path,
-            digest,
-            size: 0,
-            keep: false,
-            encryption,
-            sealer,
-            change,
-            folder: None,
-        };
+        let mut incoming =
+            Incoming { file, path, digest, size: 0, keep: false, encryption, sealer, change, folder: None };
         if let Some((encryption, data_key)) = encrypted {
             let begun = Sealer::begin(&data_key, &mut incoming.file);
             incoming.sealer = Some(begun.map_err(Error::file("begin an encrypted file"))?);

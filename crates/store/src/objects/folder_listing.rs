@@ -47,7 +47,10 @@ impl Walk<'_> {
                 }
                 _ => continue,
             };
-            names.push((if is_folder { format!("{above}{name}/") } else { format!("{above}{name}") }, is_folder));
+            names.push((
+                if is_folder { format!("{above}{name}/") } else { format!("{above}{name}") },
+                is_folder,
+            ));
         }
         names.sort_unstable();
         for (key, is_folder) in names {

@@ -69,7 +69,8 @@ impl Folder {
 
     /// The folder that holds the file of a key, and the name of the file there.
     fn place<'a>(&self, key: &'a str, makes_folders: bool) -> io::Result<(OwnedFd, &'a str)> {
-        let (folders, name) = key.rsplit_once('/').map_or((None, key), |(folders, name)| (Some(folders), name));
+        let (folders, name) =
+            key.rsplit_once('/').map_or((None, key), |(folders, name)| (Some(folders), name));
         let mut at = self.open()?;
         for folder in folders.into_iter().flat_map(|folders| folders.split('/')) {
             at = match open_folder(&at, folder) {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Assembly, Attributes, Change, Condition, Incoming, NewVersion, Object, ObjectFile, ObjectStore, Protection,
-    Refusal, blocking, check_key, detached, files, hex, md5_of,
+    Assembly, Attributes, Change, Condition, Incoming, NewVersion, Object, ObjectFile, ObjectStore,
+    Protection, Refusal, blocking, check_key, detached, files, hex, md5_of,
 };
 use crate::error::{Error, Result};
 use crate::seal::SecretKey;

@@ -10,7 +10,9 @@ pub enum Refusal {
     #[error("an object key must not be empty")]
     KeyEmpty,
     /// The key cannot be the path of a plain file in a folder.
-    #[error("the key {0:?} cannot be the path of a file in this folder: a name in it is empty, too long, `.` or `..`, or belongs to a folder, a file or a link already")]
+    #[error(
+        "the key {0:?} cannot be the path of a file in this folder: a name in it is empty, too long, `.` or `..`, or belongs to a folder, a file or a link already"
+    )]
     NoFileName(String),
     /// Something that a bucket which is a folder of the machine does not do.
     #[error("the bucket is a folder of this machine: {0}")]

@@ -48,7 +48,8 @@ impl Sealer {
 
     /// Appends bytes.
     pub fn write(&mut self, file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
-        let mut sealed = Vec::with_capacity(bytes.len() + bytes.len() / SEGMENT_BYTES * TAG_BYTES + SEGMENT_BYTES);
+        let mut sealed =
+            Vec::with_capacity(bytes.len() + bytes.len() / SEGMENT_BYTES * TAG_BYTES + SEGMENT_BYTES);
         while !bytes.is_empty() {
             // A full segment waits for the byte after it: only then it is not the last.
             if self.pending.len() == SEGMENT_BYTES {

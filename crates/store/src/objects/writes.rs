@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::folder_rows::Arrival;
 use super::{
-    Attributes, Bucket, Change, Condition, Encryption, Folder, Incoming, OBJECT_KIND, Object, ObjectStore, Part,
-    Protection, Refusal, Upload, blocking, detached, files, hex, names,
+    Attributes, Bucket, Change, Condition, Encryption, Folder, Incoming, OBJECT_KIND, Object, ObjectStore,
+    Part, Protection, Refusal, Upload, blocking, detached, files, hex, names,
 };
 use crate::error::{Error, Result};
 use crate::seal::SecretKey;
@@ -104,7 +104,8 @@ impl ObjectStore {
             let written = blocking(move || incoming.finish()).await?;
             let etag = hex(&written.etag);
             attributes.encryption = written.encryption;
-            let version = NewVersion { size: written.size, etag, parts: None, attributes, ends: None, change, folder };
+            let version =
+                NewVersion { size: written.size, etag, parts: None, attributes, ends: None, change, folder };
             store.place(&account, &bucket, &key, written.file, version, condition).await
         })
         .await

@@ -1,5 +1,7 @@
 //! Encrypted objects: nothing readable on the disk, all of it through the store, and only with a key that may be used.
 
+#![expect(clippy::unwrap_used, reason = "the fixtures have nothing to do but stop the test")]
+
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 
@@ -30,7 +32,8 @@ fn on_disk(objects: &Objects, wanted: &[u8]) -> bool {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             if entry.file_type().unwrap().is_dir() {
                 folders.push(entry.path());
-            } else if std::fs::read(entry.path()).unwrap().windows(wanted.len()).any(|bytes| bytes == wanted) {
+            } else if std::fs::read(entry.path()).unwrap().windows(wanted.len()).any(|bytes| bytes == wanted)
+            {
                 return true;
             }
         }

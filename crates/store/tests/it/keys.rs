@@ -1,5 +1,7 @@
 //! Encryption keys: whose they are, when they work, and what a lost master key means.
 
+#![expect(clippy::unwrap_used, reason = "the fixtures have nothing to do but stop the test")]
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -75,7 +77,11 @@ async fn a_key_goes_when_its_time_comes() {
     assert_eq!(problem(keys.create_alias(ACCOUNT, REGION, "alias/b", &id(&key)).await), pending);
     clock.advance(500);
     let missing = KeyProblem::Missing(key.id.clone());
-    assert_eq!(problem(keys.find(ACCOUNT, REGION, &id(&key)).await), missing, "at its time, not at the next purge");
+    assert_eq!(
+        problem(keys.find(ACCOUNT, REGION, &id(&key)).await),
+        missing,
+        "at its time, not at the next purge"
+    );
     assert_eq!(keys.list(ACCOUNT, REGION, "", 10).await.unwrap(), []);
     keys.purge().await.unwrap();
     assert_eq!(keys.aliases(ACCOUNT, REGION, None, "", 10).await.unwrap(), []);
@@ -125,7 +131,9 @@ async fn the_master_key_is_private_and_must_be_the_right_one() {
     let text = open(directory.path(), &clock).await.err().unwrap().to_string();
     assert!(text.contains("is missing: put it back from a backup"), "{text}");
     assert!(!path.exists(), "no other key takes its place");
-    for (wrong, wanted) in [("00".repeat(32), "is not the master key that"), ("short".into(), "is not a master key")] {
+    for (wrong, wanted) in
+        [("00".repeat(32), "is not the master key that"), ("short".into(), "is not a master key")]
+    {
         std::fs::write(&path, wrong).unwrap();
         let text = open(directory.path(), &clock).await.err().unwrap().to_string();
         assert!(text.contains(wanted), "{text}");
