@@ -21,12 +21,18 @@ for name in list(os.environ):
         del os.environ[name]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=50, help="random kills in test_nothing_lost.py")
+    parser.addoption("--seed", type=int, default=None, help="what those kills follow; a failure says it")
+
+
 class Server:
     """A running server; `stop`, `kill` and `start` may be called in any order."""
 
     def __init__(self, data_dir, *flags):
         self.data_dir = Path(data_dir)
         self.flags = flags
+        self.variables = {}
         self.process = None
 
     def start(self):
@@ -35,6 +41,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=open(self.data_dir.parent / "server.log", "ab"),
             text=True,
+            env={**os.environ, **self.variables},
         )
         lines = []
         for line in self.process.stdout:

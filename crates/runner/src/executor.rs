@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use failpoint::Point;
 use futures::future::BoxFuture;
 use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
@@ -175,11 +176,13 @@ impl ProcessExecutor {
             .mode(0o600)
             .open(directory.path().join("supervisor.log"))
             .map_err(during)?;
+        failpoint::at(Point::SupervisorStart).map_err(during)?;
         Command::new(&self.supervisor_command[0])
             .args(&self.supervisor_command[1..])
             .arg(directory.path())
             // The server's environment holds secrets that neither supervisor nor job has a use for.
             .env_clear()
+            .envs(failpoint::environment())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(complaints)
@@ -243,6 +246,7 @@ impl Executor for ProcessExecutor {
                 reason: format!("starting it was interrupted ({error})"),
             })??;
             let Some(mut child) = launched else { return Ok(()) };
+            failpoint::pass(Point::SupervisorStarted);
             let answer = child.stdout.take();
             reap_when_ended(child);
             let mut text = String::new();
@@ -311,7 +315,9 @@ impl Executor for ProcessExecutor {
         match fs::rename(directory.path(), &doomed) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(during(error)),
-            Ok(()) => fs::remove_dir_all(&doomed).map_err(during),
+            Ok(()) => failpoint::at(Point::WorkloadRemove)
+                .and_then(|()| fs::remove_dir_all(&doomed))
+                .map_err(during),
         }
     }
 

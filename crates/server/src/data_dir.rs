@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use failpoint::Point;
 use serde::{Deserialize, Serialize};
 
 /// What a running server writes for the command line: where it listens and the key of the first account.
@@ -85,6 +86,8 @@ pub fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let mut file =
         std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial)?;
     file.write_all(content)?;
+    failpoint::at(Point::PrivateFileSync)?;
     file.sync_all()?;
+    failpoint::at(Point::PrivateFileRename)?;
     std::fs::rename(&partial, path)
 }

@@ -98,7 +98,10 @@ impl From<store::Error> for Error {
             }
             store::Error::Invalid(text) => Error::Validation(text),
             store::Error::Refused(refusal) => Error::Validation(refusal.to_string()),
-            other => Error::internal(other),
+            other => match other.disk_problem() {
+                Some(problem) => Error::Unavailable(problem.sentence().into()),
+                None => Error::internal(other),
+            },
         }
     }
 }

@@ -251,6 +251,7 @@ pub fn install_model_host(config: &Config) -> std::io::Result<()> {
             std::fs::create_dir_all(path.parent().unwrap_or(&directory))?;
             let partial = path.with_extension("partial");
             std::fs::write(&partial, content)?;
+            failpoint::at(failpoint::Point::ModelHostFile)?;
             std::fs::rename(&partial, &path)?;
         }
     }

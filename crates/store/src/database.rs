@@ -9,7 +9,9 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use crate::error::{Error, Result};
+use failpoint::Point;
+
+use crate::error::{DiskProblem, Error, Result};
 
 const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_resources", include_str!("migrations/0001_resources.sql")),
@@ -34,8 +36,14 @@ pub struct Session<'a> {
 }
 
 type Completion = Box<dyn FnOnce(Result<(), String>) + Send>;
-/// A write; it is told when the transaction could not even begin.
-type Job = Box<dyn FnOnce(Result<&Connection, &str>) -> Completion + Send>;
+/// A write; it is told when there is no transaction for it.
+type Job = Box<dyn FnOnce(Result<&Connection, &str>) -> Ran + Send>;
+
+/// A write that was run, and what the disk did to it.
+struct Ran {
+    completion: Completion,
+    problem: Option<DiskProblem>,
+}
 
 /// The metadata database. Clones share it.
 #[derive(Clone)]
@@ -95,14 +103,16 @@ impl Database {
                 Ok(connection) => in_savepoint(connection, change),
                 Err(text) => Err(Error::NotCommitted(text.to_owned())),
             };
-            Box::new(move |committed| {
+            let problem = result.as_ref().err().and_then(Error::disk_problem);
+            let completion: Completion = Box::new(move |committed| {
                 let result = match committed {
                     Ok(()) => result,
                     Err(text) => result.and(Err(Error::NotCommitted(text))),
                 };
                 // The caller may have gone away; the write stands all the same.
                 let _ = answer.send(result);
-            })
+            });
+            Ran { completion, problem }
         });
         self.send(job)?;
         answered.await.unwrap_or_else(|_| Err(Error::NotCommitted("the writer stopped".into())))
@@ -170,27 +180,50 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn write_loop(connection: &Connection, jobs: &mpsc::Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
-        let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| error.to_string());
+        let begun = begin(connection);
         let open = begun.as_ref().map(|()| connection).map_err(String::as_str);
-        let mut completions = vec![first(open)];
-        while completions.len() < MOST_WRITES_PER_COMMIT {
+        let mut ran = vec![first(open)];
+        // A disk that is full can make SQLite undo the whole transaction; what came after would not be in it.
+        let is_open = || begun.is_ok() && !connection.is_autocommit();
+        while is_open() && ran.len() < MOST_WRITES_PER_COMMIT {
             match jobs.try_recv() {
-                Ok(job) => completions.push(job(open)),
+                Ok(job) => ran.push(job(open)),
                 Err(_) => break,
             }
         }
-        let committed = begun.clone().and_then(|()| {
-            connection.execute_batch("COMMIT").map_err(|error| {
-                tracing::error!(%error, "a commit failed");
-                // The transaction may already be closed by the failure.
-                let _ = connection.execute_batch("ROLLBACK");
-                error.to_string()
-            })
-        });
-        for completion in completions {
-            completion(committed.clone());
+        let committed = match begun {
+            Ok(()) if connection.is_autocommit() => {
+                let problem = ran.iter().find_map(|one| one.problem);
+                Err(problem.map_or("the database undid the transaction", DiskProblem::text).to_owned())
+            }
+            Ok(()) => commit(connection),
+            Err(text) => Err(text),
+        };
+        for one in ran {
+            (one.completion)(committed.clone());
         }
     }
+}
+
+fn begin(connection: &Connection) -> Result<(), String> {
+    let begun = failpoint::at(Point::DatabaseBegin)
+        .map_err(Error::file("begin a transaction"))
+        .and_then(|()| Ok(connection.execute_batch("BEGIN IMMEDIATE")?));
+    begun.map_err(|error| error.commit_text())
+}
+
+fn commit(connection: &Connection) -> Result<(), String> {
+    let committed = failpoint::at(Point::DatabaseCommit)
+        .map_err(Error::file("commit"))
+        .and_then(|()| Ok(connection.execute_batch("COMMIT")?));
+    failpoint::pass(Point::DatabaseCommitted);
+    committed.map_err(|error| {
+        let text = error.commit_text();
+        tracing::error!(error = text, "a commit failed");
+        // The transaction may already be closed by the failure.
+        let _ = connection.execute_batch("ROLLBACK");
+        text
+    })
 }
 
 fn in_savepoint<T>(connection: &Connection, change: impl FnOnce(&Session<'_>) -> Result<T>) -> Result<T> {
@@ -198,8 +231,15 @@ fn in_savepoint<T>(connection: &Connection, change: impl FnOnce(&Session<'_>) ->
     // A panic in one write must not take the writer, and with it every later write, down.
     let result = catch_unwind(AssertUnwindSafe(|| change(&Session { connection })))
         .unwrap_or_else(|_| Err(Error::NotCommitted("the write panicked".into())));
-    let end = if result.is_ok() { "RELEASE one_write" } else { "ROLLBACK TO one_write; RELEASE one_write" };
-    connection.execute_batch(end)?;
+    if result.is_ok() {
+        connection.execute_batch("RELEASE one_write")?;
+    } else if let Err(error) = connection.execute_batch("ROLLBACK TO one_write; RELEASE one_write")
+        && !connection.is_autocommit()
+    {
+        // Half a write must not be committed with the others.
+        tracing::error!(%error, "a write could not be undone by itself; its whole transaction is");
+        connection.execute_batch("ROLLBACK")?;
+    }
     result
 }
 
@@ -226,6 +266,7 @@ fn migrate(connection: &mut Connection) -> Result<()> {
             rusqlite::params![name, position as i64],
         )?;
     }
+    failpoint::at(Point::DatabaseMigrate).map_err(Error::file("update the schema"))?;
     transaction.commit()?;
     Ok(())
 }

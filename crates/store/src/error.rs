@@ -78,7 +78,73 @@ pub enum Error {
     NotCommitted(String),
 }
 
+/// Why the disk takes no writes; it may take them again later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskProblem {
+    /// No space is left, or none that this user may have.
+    Full,
+    /// The file system is mounted read-only, as the system does with one that is damaged.
+    ReadOnly,
+}
+
+impl DiskProblem {
+    /// The problem behind an error of the system.
+    pub fn of(error: &std::io::Error) -> Option<DiskProblem> {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(DiskProblem::Full),
+            ErrorKind::ReadOnlyFilesystem => Some(DiskProblem::ReadOnly),
+            _ => None,
+        }
+    }
+
+    /// A few words.
+    pub fn text(self) -> &'static str {
+        match self {
+            DiskProblem::Full => "the disk is full",
+            DiskProblem::ReadOnly => "the file system is read-only",
+        }
+    }
+
+    /// A sentence for whoever asked for the write.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            DiskProblem::Full => {
+                "The disk of the data directory is full: nothing was written. Free space there, then try again."
+            }
+            DiskProblem::ReadOnly => {
+                "The file system of the data directory is read-only: nothing was written. Make it writable, then try again."
+            }
+        }
+    }
+}
+
 impl Error {
+    /// What the disk has to do with it.
+    pub fn disk_problem(&self) -> Option<DiskProblem> {
+        match self {
+            Error::File { source, .. } => DiskProblem::of(source),
+            Error::Database(error) => match error.sqlite_error_code()? {
+                rusqlite::ErrorCode::DiskFull => Some(DiskProblem::Full),
+                rusqlite::ErrorCode::ReadOnly => Some(DiskProblem::ReadOnly),
+                _ => None,
+            },
+            Error::NotCommitted(text) => {
+                [DiskProblem::Full, DiskProblem::ReadOnly].into_iter().find(|problem| problem.text() == text)
+            }
+            _ => None,
+        }
+    }
+
+    /// The text of [`Error::NotCommitted`] for all writes that shared the commit which failed so.
+    pub(crate) fn commit_text(&self) -> String {
+        match (self.disk_problem(), std::error::Error::source(self)) {
+            (Some(problem), _) => problem.text().to_owned(),
+            (None, Some(source)) => format!("{self}: {source}"),
+            (None, None) => self.to_string(),
+        }
+    }
+
     /// Wraps an I/O error with what was being done.
     pub fn file(context: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
         let context = context.into();

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use failpoint::Point;
 use serde::{Deserialize, Serialize};
 
 /// File that stands in a finished environment.
@@ -42,8 +43,10 @@ impl Marker {
     /// What the disk says.
     pub fn write(&self, directory: &Path) -> io::Result<()> {
         let partial = directory.join(format!("{NAME}.partial"));
+        failpoint::at(Point::EnvironmentMark)?;
         std::fs::write(&partial, serde_json::to_vec_pretty(self)?)?;
         File::open(&partial)?.sync_all()?;
+        failpoint::at(Point::EnvironmentMarked)?;
         std::fs::rename(&partial, directory.join(NAME))?;
         File::open(directory)?.sync_all()
     }

@@ -17,6 +17,7 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
 
 /// Notes that there may be a container from now on.
 pub(super) fn announce(directory: &WorkloadDirectory) -> io::Result<()> {
+    failpoint::at(failpoint::Point::ContainerNote)?;
     fs::File::create(directory.path().join(MARKER))?.sync_all()?;
     fs::File::open(directory.path())?.sync_all()
 }

@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use failpoint::Point;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Flock, FlockType, Pid, PidfdFlags};
 use serde::de::DeserializeOwned;
@@ -105,7 +106,7 @@ impl WorkloadDirectory {
 
     /// Writes what to run. Not made durable: what a crash of the machine takes away has not begun, and is written again.
     pub fn write_assignment(&self, assignment: &Assignment) -> io::Result<()> {
-        self.replace("workload.json", &serde_json::to_vec(assignment)?).map(drop)
+        self.replace(Point::WorkloadAssignment, "workload.json", &serde_json::to_vec(assignment)?).map(drop)
     }
 
     /// Reads what to run.
@@ -115,11 +116,12 @@ impl WorkloadDirectory {
 
     /// Records the attempt, for all who look from now on; [`WorkloadDirectory::settle_attempt`] makes it durable.
     pub fn write_attempt(&self, attempt: &Attempt) -> io::Result<()> {
-        self.replace("attempt.json", &serde_json::to_vec(attempt)?).map(drop)
+        self.replace(Point::WorkloadAttempt, "attempt.json", &serde_json::to_vec(attempt)?).map(drop)
     }
 
     /// Makes the attempt durable: to be called before anything of the job runs.
     pub fn settle_attempt(&self) -> io::Result<()> {
+        failpoint::at(Point::WorkloadAttemptSync)?;
         File::open(self.path.join("attempt.json"))?.sync_all()?;
         sync_directory(&self.path)?;
         sync_directory(self.path.parent().unwrap_or(Path::new("/")))
@@ -139,12 +141,12 @@ impl WorkloadDirectory {
     /// Adds to the attempt what is known since the job runs. Not made durable: no process of the attempt survives a
     /// crash of the machine.
     pub fn write_running(&self, running: &Running) -> io::Result<()> {
-        self.replace("running.json", &serde_json::to_vec(running)?).map(drop)
+        self.replace(Point::WorkloadRunning, "running.json", &serde_json::to_vec(running)?).map(drop)
     }
 
     /// Records how the job is kept in.
     pub fn write_containment(&self, containment: &Containment) -> io::Result<()> {
-        self.replace("containment.json", &serde_json::to_vec(containment)?).map(drop)
+        self.replace(Point::WorkloadContainment, "containment.json", &serde_json::to_vec(containment)?).map(drop)
     }
 
     /// How the job is kept in, once that is known.
@@ -154,7 +156,7 @@ impl WorkloadDirectory {
 
     /// Records the job's control group.
     pub fn write_control_group(&self, group: &ControlGroup) -> io::Result<()> {
-        self.replace("cgroup.json", &serde_json::to_vec(group)?).map(drop)
+        self.replace(Point::WorkloadControlGroup, "cgroup.json", &serde_json::to_vec(group)?).map(drop)
     }
 
     /// The job's control group, if one was made.
@@ -164,7 +166,7 @@ impl WorkloadDirectory {
 
     /// Writes the final report.
     pub fn write_exit(&self, report: &ExitReport) -> io::Result<()> {
-        self.write_json("exit.json", report)
+        self.write_durably(Point::WorkloadExit, "exit.json", &serde_json::to_vec(report)?)
     }
 
     /// The final report, if the workload has ended.
@@ -179,7 +181,7 @@ impl WorkloadDirectory {
             (EndRequest::Stop, None) => b"stop",
             (EndRequest::Kill, _) => b"kill",
         };
-        self.write_durably("stop", text)
+        self.write_durably(Point::WorkloadEndRequest, "stop", text)
     }
 
     /// The wish to end, if there is one.
@@ -283,24 +285,21 @@ impl WorkloadDirectory {
         }
     }
 
-    fn write_json(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
-        self.write_durably(name, &serde_json::to_vec(value)?)
-    }
-
     /// Replaces a file so that after a crash either the old or the whole new content is there.
-    fn write_durably(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let file = self.replace_after(name, content, File::sync_all)?;
+    fn write_durably(&self, point: Point, name: &str, content: &[u8]) -> io::Result<()> {
+        let file = self.replace_after(point, name, content, File::sync_all)?;
         drop(file);
         sync_directory(&self.path)
     }
 
     /// Replaces a file so that readers see either the old or the whole new content.
-    fn replace(&self, name: &str, content: &[u8]) -> io::Result<File> {
-        self.replace_after(name, content, |_| Ok(()))
+    fn replace(&self, point: Point, name: &str, content: &[u8]) -> io::Result<File> {
+        self.replace_after(point, name, content, |_| Ok(()))
     }
 
     fn replace_after(
         &self,
+        point: Point,
         name: &str,
         content: &[u8],
         settle: impl FnOnce(&File) -> io::Result<()>,
@@ -310,7 +309,7 @@ impl WorkloadDirectory {
         let temporary = self.path.join(format!("{name}.{}.{write}.tmp", std::process::id()));
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(content)?;
+        failpoint::write_all(point, &mut file, content)?;
         settle(&file)?;
         fs::rename(&temporary, self.path.join(name))?;
         Ok(file)

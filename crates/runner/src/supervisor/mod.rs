@@ -55,6 +55,7 @@ pub fn supervise(workload_directory: &Path) -> ExitCode {
     release_standard_output();
     let report = run(&directory, &assignment, attempt);
     let written = directory.write_exit(&report);
+    failpoint::pass(failpoint::Point::WorkloadExitWritten);
     // The lock goes last: who finds it free finds the report.
     drop(lock);
     match written {

@@ -1,9 +1,11 @@
 //! Turns a job's output into log lines.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+
+use failpoint::Point;
 
 use crate::log_line::{self, MAX_TEXT_BYTES};
 
@@ -136,7 +138,7 @@ impl LogFile {
         let encoded = &mut self.encoded;
         self.splitter.finish(|message| append_message(encoded, timestamp_ms, message));
         self.write_out();
-        if let Some(Err(error)) = self.file.as_ref().map(File::sync_data) {
+        if let Some(Err(error)) = self.file.as_ref().map(sync) {
             self.fail(&error);
         }
         self.error
@@ -144,7 +146,7 @@ impl LogFile {
 
     fn write_out(&mut self) {
         self.written_bytes += self.encoded.len() as u64;
-        if let Some(Err(error)) = self.file.as_mut().map(|file| file.write_all(&self.encoded)) {
+        if let Some(Err(error)) = self.file.as_mut().map(|file| failpoint::write_all(Point::JobLogWrite, file, &self.encoded)) {
             self.fail(&error);
         }
         self.encoded.clear();
@@ -154,6 +156,11 @@ impl LogFile {
         self.file = None;
         self.error.get_or_insert_with(|| format!("The log could not be written to its end: {error}."));
     }
+}
+
+fn sync(file: &File) -> io::Result<()> {
+    failpoint::at(Point::JobLogSync)?;
+    file.sync_data()
 }
 
 fn append_message(encoded: &mut Vec<u8>, timestamp_ms: u64, message: &[u8]) {

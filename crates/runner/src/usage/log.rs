@@ -5,6 +5,8 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use failpoint::Point;
+
 use super::Sample;
 
 /// The file in the workload's directory.
@@ -89,12 +91,13 @@ impl SampleLog {
         let Ok(mut line) = serde_json::to_vec(sample) else { return };
         line.push(b'\n');
         if self.bytes > MAX_BYTES {
-            let renamed = fs::rename(self.directory.join(NAME), self.directory.join(OLDER_NAME));
+            let renamed = failpoint::at(Point::UsageRotate)
+                .and_then(|()| fs::rename(self.directory.join(NAME), self.directory.join(OLDER_NAME)));
             self.file = renamed.and_then(|()| append(&self.directory)).ok();
             self.bytes = 0;
         }
         if let Some(file) = &mut self.file
-            && file.write_all(&line).is_ok()
+            && failpoint::write_all(Point::UsageWrite, file, &line).is_ok()
         {
             self.bytes += line.len() as u64;
         }

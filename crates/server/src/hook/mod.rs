@@ -28,6 +28,7 @@ pub fn install(data_dir: &Path) -> std::io::Result<()> {
         if !std::fs::read_to_string(&path).is_ok_and(|present| present == content) {
             let partial = directory.join(format!("{name}.partial"));
             std::fs::write(&partial, content)?;
+            failpoint::at(failpoint::Point::HookFile)?;
             std::fs::rename(&partial, &path)?;
         }
     }

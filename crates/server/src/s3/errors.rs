@@ -28,6 +28,10 @@ pub fn answer(error: Error) -> S3Error {
         Error::Key(problem) => super::encryption::refused(&problem),
         Error::Invalid(text) => S3Error::with_message(S3ErrorCode::InvalidArgument, text),
         other => {
+            if let Some(problem) = other.disk_problem() {
+                tracing::warn!(error = %other, "the disk takes no writes");
+                return S3Error::with_message(S3ErrorCode::ServiceUnavailable, problem.sentence());
+            }
             tracing::error!(error = %other, source = ?std::error::Error::source(&other), "an S3 operation failed");
             s3_error!(InternalError, "We encountered an internal error. Please try again.")
         }

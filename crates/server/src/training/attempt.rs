@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use api::sagemaker::CreateTrainingJobInput;
+use failpoint::Point;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use runner::workload::ExitReport;
@@ -338,6 +339,7 @@ impl Attempt<'_> {
         let with_model = !matches!(end, End::Failed(_));
         match outputs::upload(self, hosts, with_model).await {
             Ok(uploaded) => {
+                failpoint::pass(Point::OutputStored);
                 self.update(move |record, _| record.model_artifacts = uploaded).await?;
                 Ok(end)
             }
@@ -419,6 +421,7 @@ impl Attempt<'_> {
                 ("Failed", "Failed", card.reason.clone(), Some(card))
             }
         };
+        failpoint::at(Point::JobFinish).map_err(store::Error::file("record the end of a job"))?;
         let (work, owner, now_ms) = (self.work.clone(), self.owner.to_owned(), self.app.clock.now_ms());
         let hosts = self
             .app
@@ -452,7 +455,11 @@ impl Attempt<'_> {
             .await;
         match hosts {
             Err(store::Error::LeaseLost { .. } | store::Error::Missing { .. }) => {}
-            hosts => hosts::clean_up(self.app, &hosts?).await,
+            hosts => {
+                let hosts = hosts?;
+                failpoint::pass(Point::JobCleanUp);
+                hosts::clean_up(self.app, &hosts).await;
+            }
         }
         Ok(())
     }

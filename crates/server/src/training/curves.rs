@@ -182,6 +182,7 @@ impl Reading {
                 let series = samples.into_iter().map(|(name, samples)| self.series(name, samples)).collect();
                 self.app.metrics.put(series).await.map_err(|error| error.to_string())?;
             }
+            failpoint::at(failpoint::Point::CurveNoted).map_err(|error| error.to_string())?;
             let (job, stream, cursor) = (self.job.clone(), name.to_owned(), page.forward.to_string());
             self.cursors.insert(stream.clone(), cursor.clone());
             let noted =

@@ -131,6 +131,7 @@ fn write_and_read(directory: &Path) -> Finding {
     let content: Vec<u8> = (0..PROBE_BYTES).map(|at| (at % 251) as u8).collect();
     let tried = std::fs::File::create_new(&path).and_then(|mut file| {
         file.write_all(&content)?;
+        failpoint::at(failpoint::Point::InfraCheckSync)?;
         file.sync_all()?;
         std::fs::read(&path)
     });

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use failpoint::Point;
 use runner::archive::create_merged_tar_gz;
 use runner::tree::Tree;
 use store::objects::Protection;
@@ -150,6 +151,7 @@ async fn put_archive(
     for one in made.conflicts {
         log.line(&conflict(&one.path, hosts[one.left_out], hosts[one.kept])).await;
     }
+    failpoint::at(Point::OutputPacked).map_err(|error| failed(&error))?;
     let account = &attempt.work.key.account;
     let wish = protection(attempt);
     let put = attempt

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use failpoint::Point;
 use runner::tree::{Scan, Stamp, Tree};
 use runner::workload::{Access, Mount};
 use store::objects::{Export, ExportedObject, Object};
@@ -177,6 +178,7 @@ impl Folder {
                 self.bucket, self.prefix
             )
         };
+        failpoint::at(Point::CheckpointRestore).map_err(|error| failed(error.to_string()))?;
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = objects.list_keys(account, &self.bucket, &self.prefix, after.as_deref(), PAGE).await;
@@ -267,7 +269,10 @@ impl<'a> Sync<'a> {
                 Kind::TensorBoard => Growing::SoFar,
             };
             match put(&self.target, &tree, path, *stamp, growing).await {
-                Ok(()) => drop(stored.insert(path.clone(), *stamp)),
+                Ok(()) => {
+                    failpoint::pass(Point::CheckpointStored);
+                    stored.insert(path.clone(), *stamp);
+                }
                 Err(PutError::Changing) if !is_last => {}
                 Err(PutError::Changing) => {
                     return Err(format!(

@@ -15,10 +15,12 @@ mod scan;
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{File, OpenOptions};
 use std::hash::{Hash, Hasher};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use failpoint::Point;
 
 pub use extent::Extent;
 pub use filter::{FilterPage, FilterQuery, FilterToken, Matches, Streams};
@@ -200,12 +202,16 @@ impl LogStore {
     /// When there is none, or its files cannot be removed.
     pub async fn delete_group(&self, key: GroupKey) -> Result<()> {
         let folder = group_folder(&self.root, &key);
-        // Files go within the transaction: the one writer is what keeps a new group of the same name from losing its own.
+        let gone = key.clone();
+        self.database.write(move |session| session.delete_log_group(&gone)).await?;
+        failpoint::pass(Point::LogRemove);
+        // In a transaction of its own: before it, a crash would leave the group without its events; without it, a new group of
+        // the same name could lose its own. What a crash leaves here is cleared by the next group of that name.
         self.database
-            .write(move |session| {
-                session.delete_log_group(&key)?;
-                unless_missing(std::fs::remove_dir_all(&folder))
-                    .map_err(Error::file(format!("remove {}", folder.display())))
+            .write(move |session| match session.log_group(&key) {
+                Err(Error::Missing { .. }) => unless_missing(std::fs::remove_dir_all(&folder))
+                    .map_err(Error::file(format!("remove {}", folder.display()))),
+                again => again.map(drop),
             })
             .await
     }
@@ -216,11 +222,15 @@ impl LogStore {
     /// When there is none, or its file cannot be removed.
     pub async fn delete_stream(&self, key: StreamKey) -> Result<()> {
         let path = stream_file(&self.root, &key);
+        let gone = key.clone();
+        self.database.write(move |session| session.delete_log_stream(&gone)).await?;
+        failpoint::pass(Point::LogRemove);
+        // As for a group.
         self.database
-            .write(move |session| {
-                session.delete_log_stream(&key)?;
-                unless_missing(std::fs::remove_file(&path))
-                    .map_err(Error::file(format!("remove {}", path.display())))
+            .write(move |session| match session.log_stream(&key) {
+                Err(Error::Missing { .. }) => unless_missing(std::fs::remove_file(&path))
+                    .map_err(Error::file(format!("remove {}", path.display()))),
+                again => again.map(drop),
             })
             .await
     }
@@ -490,8 +500,8 @@ fn append_lines(path: &Path, lines: &[u8]) -> io::Result<u64> {
         file.read_exact_at(&mut last, at)?;
     }
     match last {
-        [b'\n'] => file.write_all(lines)?,
-        _ => file.write_all(&[b"\n", lines].concat())?,
+        [b'\n'] => failpoint::write_all(Point::LogAppend, &mut file, lines)?,
+        _ => failpoint::write_all(Point::LogAppend, &mut file, &[b"\n", lines].concat())?,
     }
     Ok(file.metadata()?.len())
 }

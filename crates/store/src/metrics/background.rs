@@ -4,6 +4,8 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use failpoint::Point;
+
 use super::journal::sync_folder_of;
 use super::segment::{Segment, SegmentName, Stream};
 use super::segment_file::SegmentWriter;
@@ -53,6 +55,7 @@ fn flush_one(shared: &Shared, frozen: &Frozen) -> io::Result<()> {
         segments.push(Arc::new(Segment::open(&shared.folder, name)?));
     }
     // From here on the segments count; a crash before this point begins again from the journal.
+    failpoint::at(Point::MetricJournalRemove)?;
     std::fs::remove_file(&frozen.journal)?;
     sync_folder_of(&frozen.journal)?;
     let mut state = shared.lock();
@@ -125,6 +128,7 @@ fn merge_some(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
             return Err(error);
         }
     }
+    failpoint::pass(Point::MetricMerged);
     let merged = Arc::new(Segment::open(&shared.folder, name)?);
     let mut state = shared.lock();
     let Some(day) = state.days.get_mut(&name.day) else {

@@ -4,8 +4,10 @@
 //! torn one at the end of the file is cut off when the file is opened again.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use failpoint::Point;
 
 use super::codec::{self, Reader};
 use super::head::{Head, SeriesId};
@@ -29,6 +31,7 @@ pub(super) struct Journal {
 impl Journal {
     /// Makes an empty journal whose name is on the disk.
     pub(super) fn create(path: PathBuf) -> io::Result<Journal> {
+        failpoint::at(Point::MetricJournalCreate)?;
         let file = OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;
         sync_folder_of(&path)?;
         Ok(Journal { file, path, good_bytes: 0, broken: false })
@@ -39,6 +42,7 @@ impl Journal {
         let good_bytes = replay(&path, head)?;
         let mut file = OpenOptions::new().write(true).open(&path)?;
         if file.metadata()?.len() != good_bytes {
+            failpoint::at(Point::MetricJournalCut)?;
             file.set_len(good_bytes)?;
             file.sync_all()?;
         }
@@ -61,7 +65,7 @@ impl Journal {
             return Err(io::Error::other("the journal is closed after a failed write"));
         }
         let frame = frame(batches)?;
-        let written = self.file.write_all(&frame);
+        let written = failpoint::write_all(Point::MetricJournalWrite, &mut self.file, &frame);
         if let Err(error) = written {
             // Half a frame must not stay before the next one.
             let cut = self.file.set_len(self.good_bytes).and_then(|()| {
@@ -70,7 +74,7 @@ impl Journal {
             self.broken = cut.is_err();
             return Err(error);
         }
-        if let Err(error) = self.file.sync_data() {
+        if let Err(error) = failpoint::at(Point::MetricJournalSync).and_then(|()| self.file.sync_data()) {
             self.broken = true;
             return Err(error);
         }

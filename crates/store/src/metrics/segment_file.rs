@@ -8,6 +8,8 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use failpoint::Point;
+
 use super::codec;
 use super::head::SeriesId;
 use super::journal::sync_folder_of;
@@ -183,7 +185,9 @@ impl SegmentWriter {
         tail.extend_from_slice(MAGIC);
         self.out.write_all(&tail)?;
         let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        failpoint::at(Point::MetricSegmentSync)?;
         file.sync_all()?;
+        failpoint::at(Point::MetricSegmentRename)?;
         std::fs::rename(&self.partial, &self.path)?;
         sync_folder_of(&self.path)
     }

@@ -52,7 +52,7 @@ impl Writer {
             for put in &mut waiting {
                 batches.append(&mut put.batches);
             }
-            let committed = self.commit(&batches).map_err(|error| error.to_string());
+            let committed = self.commit(&batches).map_err(|error| error.commit_text());
             for put in waiting {
                 // The caller may have gone away; the samples stand all the same.
                 let _ = put.answer.send(committed.clone().map_err(Error::NotCommitted));

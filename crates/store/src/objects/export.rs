@@ -131,14 +131,14 @@ fn export_all(
             made_folders.insert(folder.to_owned());
         }
         let version = root.join(&one.bucket).join(&one.object.path);
-        let made = match (how, &source) {
+        let made = failpoint::at(failpoint::Point::ObjectExport).and_then(|()| match (how, &source) {
             (Export::Shared, Source::Version) => share(&version, &one.target),
             (Export::Own, Source::Version) => copy(&version, &one.target, one.object.modified_at),
             (_, Source::Sealed(data_key)) => decrypt(&version, data_key, &one),
             (how, Source::Folder(folder)) => {
                 super::folders::export(folder, &one.object, &one.target, how == Export::Shared)
             }
-        };
+        });
         match made {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => replaced.push(one),

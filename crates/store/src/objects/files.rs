@@ -1,11 +1,13 @@
 //! The files behind objects: written aside, forced to the disk, renamed into place.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use md5::{Digest, Md5};
+
+use failpoint::Point;
 
 use super::sealed::{ObjectFile, Sealer};
 use super::{Change, Encryption, Folder, md5_of};
@@ -48,7 +50,8 @@ impl Incoming {
     /// When it cannot be made.
     pub(super) fn create(bucket: &Path, encrypted: Option<(Encryption, SecretKey)>) -> Result<Incoming> {
         let path = bucket.join(INCOMING).join(uuid::Uuid::new_v4().simple().to_string());
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
+        let file = failpoint::at(Point::ObjectCreate)
+            .and_then(|()| File::options().write(true).create_new(true).mode(0o600).open(&path));
         let file = match file {
             // The bucket was deleted after its row was looked at.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(gone(bucket)),
@@ -78,7 +81,7 @@ impl Incoming {
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let written = match &mut self.sealer {
-            None => self.file.write_all(bytes),
+            None => failpoint::write_all(Point::ObjectWrite, &mut self.file, bytes),
             Some(sealer) => sealer.write(&mut self.file, bytes),
         };
         written.map_err(Error::file(format!("write {}", self.path.display())))?;
@@ -108,6 +111,7 @@ impl Incoming {
     pub(super) fn join(&mut self, source: &mut ObjectFile) -> Result<()> {
         let path = self.path.clone();
         let context = || Error::file(format!("join a part to {}", path.display()));
+        failpoint::at(Point::ObjectJoin).map_err(context())?;
         if let (None, Some(source)) = (&self.sealer, source.plain_file()) {
             self.size += std::io::copy(source, &mut self.file).map_err(context())?;
             return Ok(());
@@ -152,7 +156,8 @@ impl Incoming {
             }
             sealer.finish(&mut self.file).map_err(context())?;
         }
-        self.file.sync_all().map_err(context())?;
+        let synced = failpoint::at(Point::ObjectSync).and_then(|()| self.file.sync_all());
+        synced.map_err(context())?;
         self.keep = true;
         let encryption = self.encryption.take();
         Ok(Written { file: self.path.clone(), size: self.size, etag, encryption })
@@ -201,8 +206,12 @@ pub fn move_durably(from: &Path, to: &Path, base: &Path) -> Result<()> {
     let folder = to.parent().unwrap_or(base);
     loop {
         make_folders(base, folder)?;
-        match std::fs::rename(from, to) {
-            Ok(()) => return sync_folder(folder),
+        match failpoint::at(Point::ObjectRename).and_then(|()| std::fs::rename(from, to)) {
+            Ok(()) => {
+                let passed = failpoint::at(Point::ObjectFolderSync);
+                passed.map_err(Error::file(format!("write {}", folder.display())))?;
+                return sync_folder(folder);
+            }
             // A deletion next door removed the folder when it became empty.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && from.exists() => {}
             // The file goes with its bucket only.

@@ -27,6 +27,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use failpoint::Point;
 use md5::{Digest, Md5};
 
 pub use changes::{Change, Observer};
@@ -119,6 +120,7 @@ impl ObjectStore {
         };
         let _alone = self.bucket_change.lock().await;
         files::make_folders(&self.root, &self.root.join(name).join(files::INCOMING))?;
+        failpoint::at(Point::BucketRow).map_err(Error::file(format!("make the bucket {name}")))?;
         self.database.write(move |session| session.insert_bucket(&bucket)).await
     }
 
@@ -148,6 +150,7 @@ impl ObjectStore {
         let (account, bucket) = (account.to_owned(), name.to_owned());
         let _alone = self.bucket_change.lock().await;
         self.database.write(move |session| session.delete_bucket(&account, &bucket)).await?;
+        failpoint::pass(Point::BucketRemove);
         let folder = self.root.join(name);
         blocking(move || {
             files::remove_tree(&folder);

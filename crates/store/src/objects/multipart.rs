@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use failpoint::Point;
+
 use super::{
     Assembly, Attributes, Change, Condition, Incoming, NewVersion, Object, ObjectFile, ObjectStore,
     Protection, Refusal, blocking, check_key, detached, files, hex, md5_of,
@@ -156,6 +158,7 @@ impl ObjectStore {
                 files::remove_version(&folder, &relative(&written.file, &folder));
                 return Err(Error::Invalid("the part was not begun as one of this upload".into()));
             }
+            failpoint::pass(Point::PartRow);
             let part = Part {
                 number,
                 size: written.size,
@@ -291,6 +294,7 @@ impl ObjectStore {
                     Ok(parts)
                 })
                 .await?;
+            failpoint::pass(Point::UploadRemove);
             blocking(move || {
                 for part in parts {
                     files::remove_version(&folder, &part.path);

@@ -60,13 +60,13 @@ impl Sealer {
             self.pending.extend_from_slice(now);
             bytes = later;
         }
-        file.write_all(&sealed)
+        failpoint::write_all(Point::ObjectWrite, file, &sealed)
     }
 
     /// Writes the last segment.
     pub fn finish(mut self, file: &mut File) -> io::Result<()> {
         self.seal(true);
-        file.write_all(&self.pending)
+        failpoint::write_all(Point::ObjectWrite, file, &self.pending)
     }
 
     fn seal(&mut self, is_last: bool) {

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use failpoint::Point;
+
 use super::folder_rows::Arrival;
 use super::{
     Attributes, Bucket, Change, Condition, Encryption, Folder, Incoming, OBJECT_KIND, Object, ObjectStore,
@@ -242,6 +244,7 @@ impl ObjectStore {
                     Ok(removed)
                 })
                 .await?;
+            failpoint::pass(Point::ObjectRemove);
             blocking(move || {
                 let gone = |object: Option<Object>| {
                     if let Some(object) = &object {
@@ -278,12 +281,14 @@ impl ObjectStore {
         blocking(move || {
             let moved = files::move_durably(&from, &to, &base);
             if moved.is_err() {
-                // A stray file is swept by the next start.
+                // It may have been renamed before the disk failed. A stray file is swept by the next start.
                 let _ = std::fs::remove_file(&from);
+                files::remove_version(&base, &to);
             }
             moved
         })
         .await?;
+        failpoint::pass(Point::ObjectRow);
         let object = Object {
             key: key.to_owned(),
             size: version.size,
@@ -314,6 +319,7 @@ impl ObjectStore {
             })
             .await;
         drop(spared);
+        failpoint::pass(Point::ObjectReplaced);
         let (superseded, result) = match replaced {
             Ok(superseded) => (superseded, Ok(object)),
             // Whether the commit went through is not known: the sweep of the next start does what is right.
