@@ -33,13 +33,14 @@ class Server:
         self.data_dir = Path(data_dir)
         self.flags = flags
         self.variables = {}
+        self.log = self.data_dir.parent / "server.log"
         self.process = None
 
     def start(self):
         self.process = subprocess.Popen(
             [BINARY, "serve", "--data-dir", self.data_dir, "--listen", self.listen(), "--images", LIGHT_IMAGES, *self.flags],
             stdout=subprocess.PIPE,
-            stderr=open(self.data_dir.parent / "server.log", "ab"),
+            stderr=open(self.log, "ab"),
             text=True,
             env={**os.environ, **self.variables},
         )
@@ -50,7 +51,7 @@ class Server:
                 self.endpoint = line.split(" is ready at ")[1].strip()
                 break
         else:
-            pytest.fail("the server did not start:\n" + (self.data_dir.parent / "server.log").read_text())
+            pytest.fail("the server did not start:\n" + self.log.read_text())
         # The last line follows the connection file.
         for line in self.process.stdout:
             if "your_script.py" in line:

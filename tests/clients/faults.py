@@ -332,12 +332,13 @@ class Load:
         jobs = Jobs(self.server, "kept", self.role)
         job = jobs.wait(name)
         statuses = [transition["Status"] for transition in job["SecondaryStatusTransitions"]]
-        assert len(set(statuses)) == len(statuses), f"{name}: {statuses}"
         if job["TrainingJobStatus"] == "Failed" and may_fail:
             assert "supervisor" in job["FailureReason"], job["FailureReason"]
             return "Failed"
         assert job["TrainingJobStatus"] == "Completed", f"{name}: {job.get('FailureReason')}"
-        assert statuses == ["Starting", "Downloading", "Training", "Uploading", "Completed"], f"{name}: {statuses}"
+        # Whoever waits for room starts again; nothing else comes twice.
+        assert [one for one in statuses if one == "Starting" or one == "Pending"] == statuses[:-4], f"{name}: {statuses}"
+        assert statuses[-4:] == ["Downloading", "Training", "Uploading", "Completed"], f"{name}: {statuses}"
         body = self.s3.get_object(Bucket="kept", Key=f"models/{name}/output/model.tar.gz")["Body"].read()
         (steps,) = self.jobs[name] - {None}
         with tarfile.open(fileobj=io.BytesIO(body)) as tar:

@@ -18,4 +18,4 @@ pub mod work;
 
 pub use clock::Clock;
 pub use database::{Database, Session};
-pub use error::{Error, Result};
+pub use error::{DiskProblem, Error, Result};

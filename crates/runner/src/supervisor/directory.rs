@@ -309,9 +309,14 @@ impl WorkloadDirectory {
         let temporary = self.path.join(format!("{name}.{}.{write}.tmp", std::process::id()));
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        failpoint::write_all(point, &mut file, content)?;
-        settle(&file)?;
-        fs::rename(&temporary, self.path.join(name))?;
+        let replaced = failpoint::write_all(point, &mut file, content)
+            .and_then(|()| settle(&file))
+            .and_then(|()| fs::rename(&temporary, self.path.join(name)));
+        if let Err(error) = replaced {
+            // Whoever tries again makes a file of another name.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
         Ok(file)
     }
 }

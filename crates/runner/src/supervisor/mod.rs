@@ -8,12 +8,14 @@ mod output;
 mod watch;
 mod watchdog;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) use descendants::kill_all as kill_all_descendants;
 use directory::{Assignment, Attempt, WorkloadDirectory, now_ms};
+
+use rustix::event::Timespec;
 
 use crate::cgroup::ControlGroup;
 use crate::feed::Feeder;
@@ -32,6 +34,10 @@ pub(crate) const IN_CHARGE: &str = "in-charge";
 /// First word of that line if the workload already has, or had, a supervisor.
 pub(crate) const ALREADY_STARTED: &str = "already-started";
 
+/// Pause before a report is written again that the disk had no room for, and how often: a day long.
+const REPORT_PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+const REPORT_TRIES: u32 = 24 * 60 * 60;
+
 /// Runs the workload in `workload_directory` to its end: the body of the hidden sub-command `supervise`.
 ///
 /// It tells on standard output whether it has taken charge, then lets go of the starter's pipes, session and
@@ -46,7 +52,7 @@ pub fn supervise(workload_directory: &Path) -> ExitCode {
         Err(text) => format!("failed {}", text.replace('\n', " ")),
     };
     // The starter may have died meanwhile; the job is run all the same.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(io::stdout(), "{line}");
     let (assignment, attempt, lock) = match begun {
         Ok(Some(begun)) => begun,
         Ok(None) => return ExitCode::SUCCESS,
@@ -54,15 +60,35 @@ pub fn supervise(workload_directory: &Path) -> ExitCode {
     };
     release_standard_output();
     let report = run(&directory, &assignment, attempt);
-    let written = directory.write_exit(&report);
+    let written = write_exit_patiently(&directory, &report);
     failpoint::pass(failpoint::Point::WorkloadExitWritten);
     // The lock goes last: who finds it free finds the report.
     drop(lock);
     match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "the exit report {report:?} cannot be written: {error}");
+            let _ = writeln!(io::stderr(), "the exit report {report:?} cannot be written: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes the report, and waits for a disk that is full or read-only: what is not written is lost with this process, and the
+/// server would call the job failed.
+fn write_exit_patiently(directory: &WorkloadDirectory, report: &ExitReport) -> io::Result<()> {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let mut tries_left = REPORT_TRIES;
+    loop {
+        match directory.write_exit(report) {
+            Err(error)
+                if tries_left > 0
+                    && matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem) =>
+            {
+                tries_left -= 1;
+                // Nothing tells when a disk has room again. An interrupted pause is a shorter one.
+                let _ = rustix::event::poll(&mut [], Some(&REPORT_PAUSE));
+            }
+            written => return written,
         }
     }
 }
@@ -80,7 +106,7 @@ fn begin(directory: &WorkloadDirectory) -> Result<Option<Begun>, String> {
         .map_err(|error| format!("cannot become the reaper of the job's processes: {error}"))?;
     std::env::set_current_dir("/").map_err(|error| format!("cannot enter the root directory: {error}"))?;
 
-    let text = |error: std::io::Error| format!("{}: {error}", directory.path().display());
+    let text = |error: io::Error| format!("{}: {error}", directory.path().display());
     let Some(lock) = directory.lock().map_err(text)? else { return Ok(None) };
     if directory.exit().map_err(text)?.is_some() || directory.attempt().map_err(text)?.is_some() {
         return Ok(None);
@@ -172,12 +198,12 @@ fn run(directory: &WorkloadDirectory, assignment: &Assignment, attempt: Attempt)
             ExitReport { ended_at_ms: now_ms(), ..report }
         }
         Err(text) => {
-            let _ = writeln!(std::io::stderr(), "{text}");
+            let _ = writeln!(io::stderr(), "{text}");
             report
         }
     };
     if let Err(error) = group.remove() {
-        let _ = writeln!(std::io::stderr(), "the control group cannot be removed: {error}");
+        let _ = writeln!(io::stderr(), "the control group cannot be removed: {error}");
     }
     report
 }

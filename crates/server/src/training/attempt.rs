@@ -9,6 +9,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use runner::workload::ExitReport;
 use serde_json::Value;
+use store::DiskProblem;
 use store::metrics::FollowedJob;
 use store::resources::Resource;
 use store::work::Work;
@@ -121,7 +122,7 @@ impl Attempt<'_> {
             Ok(claim) => claim,
             Err(text) => return Ok(End::Failed(FailureCard::new("capacity", text))),
         };
-        if !record.attempts.is_between && hosts::are_all_started(self.app, &record.hosts) {
+        if !record.attempts.is_between && hosts::are_all_started(self.app, &record.hosts)? {
             tracing::info!(job = key.name, "a training job is taken up again");
             let lease = record.addresses.map(|range| addresses.hold(key, range));
             let allocation = self.app.capacity.enter(claim, record.grant);
@@ -227,6 +228,10 @@ impl Attempt<'_> {
         usage::put_rest(self, hosts).await;
         match reports? {
             Ok(reports) => self.settle(hosts, &reports).await,
+            // It passes, and says nothing about the job.
+            Err(runner::Error::Io { action, source }) if DiskProblem::of(&source).is_some() => {
+                Err(store::Error::file(action)(source))
+            }
             Err(error) => {
                 let text = format!("InternalServerError: the workload cannot be observed: {error}");
                 restart::or_fail(self, FailureCard::new("supervisor", text)).await

@@ -4,6 +4,8 @@ use runner::contract;
 use runner::diagnosis::{self, Cause, Diagnosis, Observed};
 use runner::workload::{Exit, ExitReport};
 
+use store::DiskProblem;
+
 use super::attempt::Attempt;
 use super::record::{FailureCard, HangNotice, HostRecord, shorten};
 use super::{channels, limits, prepare, services};
@@ -53,6 +55,9 @@ pub async fn card(
             ..FailureCard::new("signal", signal_reason(*number, &diagnosis, written.as_deref()))
         },
         Exit::InputFailed(text) => complete(FailureCard::new("input", format!("ClientError: {text}"))),
+        Exit::LaunchFailed(text) if is_of_full_disk(text) => {
+            complete(FailureCard::new("launch", format!("InternalServerError: {text}")))
+        }
         Exit::LaunchFailed(text) => FailureCard::new(
             "launch",
             format!("InternalServerError: the program could not be started: {text}"),
@@ -149,13 +154,18 @@ fn explain(card: &FailureCard) -> Diagnosis {
         return found;
     }
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    if text.contains("No space left on device") || text.contains("os error 28") {
+    if is_of_full_disk(text) {
         let sentence = format!("The disk that has the data directory is full: {}", plain(first));
         let hint =
             "Free some space on that disk: old environments, objects and logs are below the data directory.";
         return Diagnosis::new(Cause::DiskFull, sentence, hint, vec![first.to_owned()], &[&card.cause]);
     }
     Diagnosis::new(phase, plain(first), advice(phase), vec![], &[first])
+}
+
+/// In the words of the system, or of the database.
+fn is_of_full_disk(text: &str) -> bool {
+    ["No space left on device", "os error 28", DiskProblem::Full.text()].iter().any(|words| text.contains(words))
 }
 
 /// A sentence of ours without the service's word in front.

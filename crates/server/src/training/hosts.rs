@@ -82,14 +82,21 @@ pub fn channels(request: &CreateTrainingJobInput, groups: &[InstanceGroup], host
 }
 
 /// Whether every host was started, so that all can be taken up again.
-pub fn are_all_started(app: &App, hosts: &[HostRecord]) -> bool {
-    let is_started = |host: &HostRecord| {
-        matches!(
-            app.executor.observe(&host.workload),
-            Ok(Observation::Running { .. } | Observation::Exited(_))
-        )
-    };
-    !hosts.is_empty() && hosts.iter().all(is_started)
+///
+/// # Errors
+/// When that cannot be told now: a job that did run must not run again.
+pub fn are_all_started(app: &App, hosts: &[HostRecord]) -> store::Result<bool> {
+    for host in hosts {
+        match app.executor.observe(&host.workload) {
+            Ok(Observation::Running { .. } | Observation::Exited(_)) => {}
+            Ok(Observation::Unknown) | Err(runner::Error::UnknownWorkload(_)) => return Ok(false),
+            Err(error) => {
+                let context = format!("look at the workload {}", host.workload);
+                return Err(store::Error::file(context)(std::io::Error::other(error)));
+            }
+        }
+    }
+    Ok(!hosts.is_empty())
 }
 
 /// Asks all hosts but one to end.
@@ -105,16 +112,21 @@ pub fn stop(app: &App, hosts: &[HostRecord], except: Option<usize>) {
 
 /// Ends what still runs and removes what the hosts leave on the machine.
 pub async fn clean_up(app: &Arc<App>, hosts: &[HostRecord]) {
+    let workloads: Vec<String> = hosts.iter().map(|host| host.workload.clone()).collect();
+    clean_up_workloads(app, &workloads).await;
+}
+
+/// As [`clean_up`], by the ids of the workloads.
+pub async fn clean_up_workloads(app: &App, workloads: &[String]) {
     let executor = &app.executor;
-    for host in hosts {
-        if let Ok(Observation::Running { .. }) = executor.observe(&host.workload)
-            && let Err(error) = executor.kill(&host.workload)
+    for id in workloads {
+        if let Ok(Observation::Running { .. }) = executor.observe(id)
+            && let Err(error) = executor.kill(id)
         {
-            tracing::error!(workload = host.workload, %error, "a workload could not be ended");
+            tracing::error!(workload = id, %error, "a workload could not be ended");
         }
     }
-    for host in hosts {
-        let id = &host.workload;
+    for id in workloads {
         match executor.wait(id).await {
             Ok(_) | Err(runner::Error::UnknownWorkload(_)) => {}
             Err(error) => tracing::warn!(workload = id, %error, "a workload's end could not be awaited"),

@@ -13,6 +13,7 @@ mod failure;
 mod hang;
 mod hosts;
 mod infra_check;
+mod leftovers;
 mod limits;
 mod metrics;
 mod outputs;
@@ -27,7 +28,7 @@ mod sync;
 mod usage;
 mod verdict;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
 
 use record::TrainingRecord;
@@ -69,16 +70,23 @@ impl TrainingDriver {
         &self.addresses
     }
 
-    /// Keeps the addresses of the jobs that an earlier server started; call it before [`TrainingDriver::start`].
+    /// Keeps the addresses of the jobs that an earlier server started, and removes what it left of others; call it before [`TrainingDriver::start`].
     ///
     /// # Errors
     /// When the database fails.
     pub async fn resume(&self, database: &Database) -> store::Result<()> {
         let jobs = database.read(|session| session.all_resources(TRAINING_JOB)).await?;
+        let mut kept = HashSet::new();
         for job in jobs.into_iter().filter(|job| matches!(job.status.as_str(), "InProgress" | "Stopping")) {
-            if let Some(range) = TrainingRecord::read(&job.document)?.addresses {
+            let record = TrainingRecord::read(&job.document)?;
+            kept.extend(record.hosts.into_iter().map(|host| host.workload));
+            if let Some(range) = record.addresses {
                 self.addresses.reserve(job.key, range);
             }
+        }
+        if let Some(app) = self.app.upgrade() {
+            let left = leftovers::find(&app, &kept);
+            tokio::spawn(leftovers::remove(app, left));
         }
         Ok(())
     }

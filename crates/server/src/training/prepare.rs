@@ -142,6 +142,7 @@ pub async fn ready(attempt: &Attempt<'_>, range: AddressRange, grant: &Grant) ->
             record.grant = granted;
             record.addresses = Some(range);
             record.attempts.is_between = false;
+            record.prepare_again();
             record.enter("Starting", "Preparing the instances for training", now_ms);
         })
         .await?;

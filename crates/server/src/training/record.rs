@@ -227,6 +227,19 @@ impl TrainingRecord {
         });
     }
 
+    /// Goes back to the preparation that a restart of the server cut off: what seemed to follow has not come about.
+    pub fn prepare_again(&mut self) {
+        let is_follower = |one: &&Transition| matches!(&*one.status, "Downloading" | "Training");
+        let followers = self.transitions.iter().rev().take_while(is_follower).count();
+        let kept = self.transitions.len() - followers;
+        if let Some(before) = kept.checked_sub(1).map(|at| &mut self.transitions[at])
+            && before.status == "Starting"
+        {
+            before.ended_at = None;
+            self.transitions.truncate(kept);
+        }
+    }
+
     /// The current secondary status.
     pub fn secondary_status(&self) -> &str {
         self.transitions.last().map_or("Starting", |transition| &transition.status)
@@ -236,6 +249,26 @@ impl TrainingRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_preparation_that_was_cut_off_begins_again_without_a_trace() {
+        let mut record = TrainingRecord::default();
+        let statuses = |record: &TrainingRecord| {
+            record.transitions.iter().map(|one| one.status.clone()).collect::<Vec<_>>()
+        };
+        record.prepare_again();
+        for status in ["Starting", "Pending", "Starting", "Downloading", "Training"] {
+            record.enter(status, "", 1);
+        }
+        record.prepare_again();
+        record.enter("Starting", "", 2);
+        assert_eq!(statuses(&record), ["Starting", "Pending", "Starting"]);
+        assert_eq!(record.transitions.last().and_then(|last| last.ended_at), None);
+        record.enter("Interrupted", "", 3);
+        record.enter("Training", "", 4);
+        record.prepare_again();
+        assert_eq!(statuses(&record).len(), 5, "what another status came before has happened");
+    }
 
     #[test]
     fn a_record_of_an_earlier_release_has_one_host() {
