@@ -136,13 +136,17 @@ impl Error {
         }
     }
 
+    /// Its text with that of its cause, for people who see nothing else of it.
+    pub fn with_cause(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+
     /// The text of [`Error::NotCommitted`] for all writes that shared the commit which failed so.
     pub(crate) fn commit_text(&self) -> String {
-        match (self.disk_problem(), std::error::Error::source(self)) {
-            (Some(problem), _) => problem.text().to_owned(),
-            (None, Some(source)) => format!("{self}: {source}"),
-            (None, None) => self.to_string(),
-        }
+        self.disk_problem().map_or_else(|| self.with_cause(), |problem| problem.text().to_owned())
     }
 
     /// Wraps an I/O error with what was being done.

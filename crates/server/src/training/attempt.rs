@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use super::addresses::Lease;
 use super::record::{FailureCard, HostRecord, TrainingRecord};
+use super::room::Room;
 use super::run_facts::RunFacts;
 use super::verdict::{self, Verdict};
 use super::{
@@ -337,12 +338,25 @@ impl Attempt<'_> {
                 End::Failed(failure::card(self, &hosts[index], hosts.len(), &reports[index]).await)
             }
         };
-        let end = match sync::finish(self, hosts).await {
+        let mut room = Room::default();
+        let unstored = loop {
+            match sync::finish(self, hosts).await {
+                Some(card) if failure::is_of_full_disk(&card.whole_text) && room.wait(self).await => {}
+                unstored => break unstored,
+            }
+        };
+        let end = match unstored {
             Some(card) if !matches!(end, End::Failed(_)) => End::Failed(card),
             _ => end,
         };
         let with_model = !matches!(end, End::Failed(_));
-        match outputs::upload(self, hosts, with_model).await {
+        let uploaded = loop {
+            match outputs::upload(self, hosts, with_model).await {
+                Err(text) if with_model && failure::is_of_full_disk(&text) && room.wait(self).await => {}
+                uploaded => break uploaded,
+            }
+        };
+        match uploaded {
             Ok(uploaded) => {
                 failpoint::pass(Point::OutputStored);
                 self.update(move |record, _| record.model_artifacts = uploaded).await?;

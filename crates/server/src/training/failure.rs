@@ -164,7 +164,7 @@ fn explain(card: &FailureCard) -> Diagnosis {
 }
 
 /// In the words of the system, or of the database.
-fn is_of_full_disk(text: &str) -> bool {
+pub fn is_of_full_disk(text: &str) -> bool {
     ["No space left on device", "os error 28", DiskProblem::Full.text()].iter().any(|words| text.contains(words))
 }
 

@@ -21,6 +21,7 @@ mod prepare;
 mod put;
 pub mod record;
 mod restart;
+mod room;
 pub mod run_facts;
 mod services;
 mod spot;

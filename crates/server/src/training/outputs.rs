@@ -159,7 +159,7 @@ async fn put_archive(
         .objects
         .put_from_path(account, bucket, key, &archive, Some("application/gzip"), wish)
         .await;
-    put.map(|_| ()).map_err(|error| failed(&error))
+    put.map(|_| ()).map_err(|error| failed(&error.with_cause()))
 }
 
 fn conflict(path: &Path, left_out: &HostRecord, kept: &HostRecord) -> String {

@@ -85,13 +85,11 @@ impl Target<'_> {
         let key = self.key(path)?;
         let shown = path.to_string_lossy().into_owned();
         let of_store = |error: store::Error| {
-            let cause =
-                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             let is_passing = matches!(
                 error,
                 store::Error::File { .. } | store::Error::Database(_) | store::Error::NotCommitted(_)
             );
-            self.failed(&shown, &format!("{error}{cause}"), is_passing)
+            self.failed(&shown, &error.with_cause(), is_passing)
         };
         let objects = &self.app.objects;
         let mut incoming = objects
@@ -111,10 +109,7 @@ impl Target<'_> {
             }
             check_space(&data_dir, before.bytes).map_err(|text| (text, false))?;
             let copied = incoming.copy_from(&mut (&mut file).take(before.bytes));
-            copied.map_err(|error| {
-                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-                (format!("{error}{}", cause.unwrap_or_default()), true)
-            })?;
+            copied.map_err(|error| (error.with_cause(), true))?;
             let is_whole =
                 incoming.size() == before.bytes && (growing == Growing::SoFar || stamp(&file)? == before);
             Ok(is_whole.then_some((incoming, before)))

@@ -182,7 +182,7 @@ impl Folder {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = objects.list_keys(account, &self.bucket, &self.prefix, after.as_deref(), PAGE).await;
-            let page = page.map_err(|error| failed(error.to_string()))?;
+            let page = page.map_err(|error| failed(error.with_cause()))?;
             after = page.last().filter(|_| page.len() == PAGE).map(|last| last.key.clone().into_bytes());
             let mut exported = Vec::new();
             for object in page.into_iter().filter(|object| !object.key.ends_with('/')) {
@@ -197,7 +197,7 @@ impl Folder {
             objects
                 .export(account, exported, Export::Own)
                 .await
-                .map_err(|error| failed(error.to_string()))?;
+                .map_err(|error| failed(error.with_cause()))?;
             if after.is_none() {
                 return Ok(());
             }

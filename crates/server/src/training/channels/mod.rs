@@ -188,9 +188,7 @@ fn export_failed(channel: &str, error: &store::Error) -> String {
         ),
         store::Error::Invalid(text) => format!("ClientError: the channel {channel:?}: {text}."),
         other => {
-            let cause =
-                std::error::Error::source(other).map(|cause| format!(": {cause}")).unwrap_or_default();
-            format!("InternalServerError: the channel {channel:?}: {other}{cause}.")
+            format!("InternalServerError: the channel {channel:?}: {}.", other.with_cause())
         }
     }
 }
