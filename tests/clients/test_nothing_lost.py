@@ -21,6 +21,7 @@ AT_START = {
     "database-commit",
     "database-committed",
     "metric-journal-create",
+    "metric-folder-sync",
     "private-file-sync",
     "private-file-rename",
     "model-host-file",
@@ -30,6 +31,7 @@ AT_START = {
 IN_SUPERVISORS = {
     "workload-attempt",
     "workload-attempt-sync",
+    "workload-folder-sync",
     "workload-running",
     "workload-containment",
     "workload-control-group",

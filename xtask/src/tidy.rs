@@ -46,6 +46,7 @@ pub fn tidy() -> Step {
                 wrong.push(format!("{place}: {mark}"));
             }
         }
+        wrong.extend(without_failpoint(&shown, &text));
         if path.extension().is_some_and(|extension| extension == "rs") && !text.starts_with("//!") {
             let included = shown.ends_with("_files.rs");
             if !included {
@@ -54,6 +55,32 @@ pub fn tidy() -> Step {
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// What makes a write durable in the crates that keep things.
+const DURABLE: &[&str] = &["fs::rename(", ".sync_all()", ".sync_data()", ".commit()?", "\"COMMIT\""];
+/// How far from it the failpoint may stand.
+const NEAR_LINES: usize = 14;
+
+/// The durable writes of a source file that no test could make fail, or be killed at.
+fn without_failpoint(shown: &str, text: &str) -> Vec<String> {
+    let keeps = ["crates/store/src/", "crates/runner/src/", "crates/server/src/", "crates/serving/src/"];
+    if !keeps.iter().any(|folder| shown.starts_with(folder)) {
+        return Vec::new();
+    }
+    let lines: Vec<&str> = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).collect();
+    let mut wrong = Vec::new();
+    for (number, line) in lines.iter().enumerate() {
+        let Some(what) = DURABLE.iter().find(|what| line.contains(**what)) else { continue };
+        let near = &lines[number.saturating_sub(NEAR_LINES)..lines.len().min(number + NEAR_LINES)];
+        if !near.iter().any(|line| line.contains("failpoint::")) {
+            wrong.push(format!(
+                "{shown}:{}: {what} without a failpoint near it; add one to crates/failpoint/src/points.rs and docs/durability.md",
+                number + 1
+            ));
+        }
+    }
+    wrong
 }
 
 fn tracked() -> Step<Vec<PathBuf>> {

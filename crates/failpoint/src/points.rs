@@ -46,7 +46,7 @@ points! {
     ObjectSync = "object-sync",
     /// The file is renamed to its place.
     ObjectRename = "object-rename",
-    /// It has its place; the folder is forced to the disk.
+    /// It has its place, or a bucket its folder; the folder above is forced to the disk.
     ObjectFolderSync = "object-folder-sync",
     /// The file is in its place and durable; its row is written next. Cannot fail.
     ObjectRow = "object-row",
@@ -72,6 +72,8 @@ points! {
     MetricJournalWrite = "metric-journal-write",
     /// They are forced to the disk.
     MetricJournalSync = "metric-journal-sync",
+    /// The name of a journal or segment, or that one is gone, is forced to the disk.
+    MetricFolderSync = "metric-folder-sync",
     /// A torn end of a journal is cut off.
     MetricJournalCut = "metric-journal-cut",
     /// A segment is whole and is forced to the disk.
@@ -93,6 +95,8 @@ points! {
     WorkloadAttempt = "workload-attempt",
     /// That is forced to the disk.
     WorkloadAttemptSync = "workload-attempt-sync",
+    /// The names in a workload's directory are forced to the disk.
+    WorkloadFolderSync = "workload-folder-sync",
     /// A supervisor writes down which process the job is.
     WorkloadRunning = "workload-running",
     /// A supervisor writes down how the job is kept in.

@@ -146,7 +146,8 @@ impl WorkloadDirectory {
 
     /// Records how the job is kept in.
     pub fn write_containment(&self, containment: &Containment) -> io::Result<()> {
-        self.replace(Point::WorkloadContainment, "containment.json", &serde_json::to_vec(containment)?).map(drop)
+        self.replace(Point::WorkloadContainment, "containment.json", &serde_json::to_vec(containment)?)
+            .map(drop)
     }
 
     /// How the job is kept in, once that is known.
@@ -355,6 +356,7 @@ pub fn has_ended(handle: &std::os::fd::OwnedFd) -> io::Result<bool> {
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
+    failpoint::at(Point::WorkloadFolderSync)?;
     File::open(path)?.sync_all()
 }
 

@@ -146,7 +146,9 @@ impl LogFile {
 
     fn write_out(&mut self) {
         self.written_bytes += self.encoded.len() as u64;
-        if let Some(Err(error)) = self.file.as_mut().map(|file| failpoint::write_all(Point::JobLogWrite, file, &self.encoded)) {
+        if let Some(Err(error)) =
+            self.file.as_mut().map(|file| failpoint::write_all(Point::JobLogWrite, file, &self.encoded))
+        {
             self.fail(&error);
         }
         self.encoded.clear();

@@ -8,6 +8,7 @@ mod confinement;
 mod contract;
 mod environment;
 mod executor;
+mod faults;
 mod feed;
 mod hostile;
 mod hosts;

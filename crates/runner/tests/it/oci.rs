@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use failpoint::Point;
 use runner::limits::Limited;
 use runner::locks::Lock;
 use runner::oci::{self, Container, Engine, EngineKind, EngineState, Limits, PullPolicy};
@@ -15,6 +16,7 @@ use runner::{Confinement, Executor, Exit, Network, Observation, WorkloadSpec};
 use rustix::process::Signal;
 
 use crate::bench::{Bench, unique_sleep};
+use crate::faults::{arm, faulty_executor, was_hit};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -392,4 +394,16 @@ fn an_engine_is_tried_not_trusted() {
         !String::from_utf8_lossy(&images.stdout).contains("modelyard-probe"),
         "nothing of the probe stays"
     );
+}
+
+#[tokio::test]
+async fn a_supervisor_killed_before_its_container_is_made_leaves_none() {
+    let (mut bench, orders) = (Bench::new(), tempfile::tempdir().unwrap());
+    bench.executor = faulty_executor(&bench, orders.path());
+    arm(orders.path(), Point::ContainerNote, "abort");
+    let spec = spec(&bench, "unmade", "echo never");
+    let (exit, messages) = run(&bench, &spec).await;
+    assert_eq!((exit, messages), (Exit::SupervisorLost, vec![]));
+    assert!(was_hit(orders.path(), Point::ContainerNote));
+    assert!(!has_container(&spec.id));
 }

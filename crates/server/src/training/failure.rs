@@ -165,7 +165,9 @@ fn explain(card: &FailureCard) -> Diagnosis {
 
 /// In the words of the system, or of the database.
 pub fn is_of_full_disk(text: &str) -> bool {
-    ["No space left on device", "os error 28", DiskProblem::Full.text()].iter().any(|words| text.contains(words))
+    ["No space left on device", "os error 28", DiskProblem::Full.text()]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 /// A sentence of ours without the service's word in front.

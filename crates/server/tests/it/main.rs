@@ -3,6 +3,7 @@
 
 mod accounts;
 mod app;
+mod bombs;
 mod events;
 mod exposition;
 mod hostile;

@@ -151,6 +151,7 @@ fn parse(payload: &[u8]) -> Option<Vec<(SeriesId, Vec<Sample>)>> {
 
 /// Makes the names in a file's folder durable.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    failpoint::at(Point::MetricFolderSync)?;
     match path.parent() {
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),

@@ -207,11 +207,7 @@ pub fn move_durably(from: &Path, to: &Path, base: &Path) -> Result<()> {
     loop {
         make_folders(base, folder)?;
         match failpoint::at(Point::ObjectRename).and_then(|()| std::fs::rename(from, to)) {
-            Ok(()) => {
-                let passed = failpoint::at(Point::ObjectFolderSync);
-                passed.map_err(Error::file(format!("write {}", folder.display())))?;
-                return sync_folder(folder);
-            }
+            Ok(()) => return sync_folder(folder),
             // A deletion next door removed the folder when it became empty.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && from.exists() => {}
             // The file goes with its bucket only.
@@ -225,7 +221,10 @@ pub fn move_durably(from: &Path, to: &Path, base: &Path) -> Result<()> {
 }
 
 fn sync_folder(folder: &Path) -> Result<()> {
-    let sync = || File::open(folder)?.sync_all();
+    let sync = || {
+        failpoint::at(Point::ObjectFolderSync)?;
+        File::open(folder)?.sync_all()
+    };
     match sync() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         done => done.map_err(Error::file(format!("write {}", folder.display()))),

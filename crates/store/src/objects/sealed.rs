@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
+use failpoint::Point;
+
 use crate::seal::{Cipher, SALT_BYTES, SecretKey, TAG_BYTES, fill_random};
 
 /// Bytes of an object in one segment; only the last may have fewer.

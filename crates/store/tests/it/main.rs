@@ -3,6 +3,7 @@
 mod encryption;
 mod export;
 mod failures;
+mod faults;
 mod keys;
 mod logs;
 mod metrics;
