@@ -8,6 +8,7 @@ import pytest
 
 from conftest import Jobs
 from faults import FaultyServer, Load, points
+from test_bombs import fails, zeros
 
 SMALL_BYTES = 48 << 20
 
@@ -154,6 +155,19 @@ def test_a_job_on_a_full_disk(server, tmp_path):
         assert load.check_job(name) == "Completed", point
         assert server.was_hit(point), point
         (server.orders / f"{point}.hit").unlink()
+    load.check()
+    load.check_nothing_is_left()
+
+
+def test_an_archive_larger_than_the_disk(server, small_disk):
+    """It takes no more than its share, and the server goes on."""
+    server.data_dir = small_disk / "data"
+    load = Load(server.start())
+    jobs = Jobs(server, "kept", load.role)
+    reason = fails(jobs, "larger", zeros(("train.py", 1 << 30)))
+    assert "nine tenths of what the disk has left" in reason, reason
+    load.data()
+    assert not load.refusals
     load.check()
     load.check_nothing_is_left()
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use runner::archive::{Limits, extract_tar_gz};
+use runner::archive::{ArchiveError, Limits, extract_tar_gz};
 use runner::catalogue::ImageProfile;
 use runner::environment::{Environment, Environments, Requirements, Tools};
 use runner::executor::{Executor, ExecutorSettings, ProcessExecutor};
@@ -225,13 +225,26 @@ pub async fn extract_object(app: &App, account: &str, uri: &str, directory: &Pat
     let target = directory.to_owned();
     let extracted = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&target).map_err(|error| error.to_string())?;
-        extract_tar_gz(file, &target, ARCHIVE_LIMITS).map_err(|error| error.to_string())
+        let room = room_bytes(&target);
+        let limits = Limits { max_bytes: ARCHIVE_LIMITS.max_bytes.min(room), ..ARCHIVE_LIMITS };
+        extract_tar_gz(file, &target, limits).map_err(|error| match error {
+            ArchiveError::TooManyBytes { max_bytes } if max_bytes == room => format!(
+                "The archive unpacks to more than {max_bytes} bytes, nine tenths of what the disk has left: make it smaller, or free space."
+            ),
+            other => other.to_string(),
+        })
     });
     extracted
         .await
         .map_err(|error| error.to_string())?
         .map_err(|error| format!("{uri} cannot be unpacked: {error}"))?;
     Ok(())
+}
+
+/// What an archive may take of the disk that has this folder: the server and other jobs need some of it, too.
+fn room_bytes(folder: &Path) -> u64 {
+    let disk = rustix::fs::statvfs(folder);
+    disk.map_or(u64::MAX, |disk| (disk.f_bavail / 10).saturating_mul(9).saturating_mul(disk.f_frsize))
 }
 
 /// Folder of the model host's files, written once per release.

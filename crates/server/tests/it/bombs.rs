@@ -1,10 +1,10 @@
-//! Small requests that would grow without end: answered soon, with an error of the caller's. Archives and manifests, which are
-//! read while a job is prepared, have such tests beside their readers.
+//! Small requests that would grow without end: answered soon, with an error of the caller's. Archives and manifests have
+//! such tests beside their readers, XML in the client tests.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::Request;
 use serde_json::{Value, json};
 
 use crate::app::{TestApp, training_job};
@@ -22,7 +22,7 @@ async fn refused(app: &TestApp, what: &str, service: &str, request: Request<()>,
 }
 
 fn post(path: &str, headers: &[(&str, &str)]) -> Request<()> {
-    let request = Request::builder().method(Method::POST).uri(path);
+    let request = Request::post(path);
     headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(()).unwrap()
 }
 
@@ -60,25 +60,6 @@ async fn deep_documents_are_refused() {
     refused(&app, "a deep form", "monitoring", post("/", &form), body.into()).await;
     let body = "Action=PutMetricData&Namespace=a&MetricData.member.4294967295.MetricName=b".to_owned();
     refused(&app, "a form with a long list", "monitoring", post("/", &form), body.into()).await;
-}
-
-#[tokio::test]
-async fn xml_neither_nests_nor_expands_without_end() {
-    let app = TestApp::new().await;
-    let bucket = Request::put("/bombs").body(()).unwrap();
-    assert_eq!(app.send_signed(bucket, Bytes::new(), "s3", &app.key()).await.status, 200);
-    let laughs: String = (1..10)
-        .map(|level| format!("<!ENTITY l{level} \"{}\">", format!("&l{};", level - 1).repeat(10)))
-        .collect();
-    let laughs = format!(
-        "<!DOCTYPE d [<!ENTITY l0 \"lol\">{laughs}]><Delete><Object><Key>&l9;</Key></Object></Delete>"
-    );
-    let deep = "<Delete>".repeat(DEEP / 10);
-    for (what, body) in [("deep XML", deep), ("XML with entities", laughs)] {
-        refused(&app, what, "s3", post("/bombs?delete", &[]), body.clone().into()).await;
-        let tags = Request::put("/bombs/key?tagging").body(()).unwrap();
-        refused(&app, what, "s3", tags, body.into()).await;
-    }
 }
 
 #[tokio::test]
