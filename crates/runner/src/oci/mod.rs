@@ -117,6 +117,6 @@ pub(crate) fn prepare(
     }
     arguments::write(spec, container, workload_directory, limits)?;
     let mut command = Command::new(own_program);
-    command.env_clear().arg(SUBCOMMAND).arg(workload_directory);
+    command.env_clear().envs(failpoint::environment()).arg(SUBCOMMAND).arg(workload_directory);
     Ok(Launch { command, inherited: Vec::new(), job_pid: JobPid::Told(locks), feeders: Vec::new() })
 }
