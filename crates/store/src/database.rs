@@ -270,3 +270,54 @@ fn migrate(connection: &mut Connection) -> Result<()> {
     transaction.commit()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_fails_what_does_not_fit_and_nothing_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("test.db")).unwrap();
+        let prepare = "CREATE TABLE t (number INTEGER, bytes BLOB); PRAGMA max_page_count = 200";
+        database.write(move |session| Ok(session.connection.execute_batch(prepare)?)).await.unwrap();
+        let insert = |number: i64, bytes: i64| {
+            let database = database.clone();
+            async move {
+                let row = "INSERT INTO t VALUES (?1, zeroblob(?2))";
+                let insert = move |session: &Session<'_>| {
+                    Ok(session.connection.execute(row, (number, bytes)).map(drop)?)
+                };
+                database.write(insert).await
+            }
+        };
+        // They come to the writer together and share transactions.
+        let mut writes = Vec::new();
+        for number in 0..40 {
+            let bytes = if number % 5 == 4 { 10_000_000 } else { 10 };
+            writes.push(tokio::spawn(insert(number, bytes)));
+        }
+        let mut acknowledged = Vec::new();
+        for (number, write) in (0..).zip(writes) {
+            match write.await.unwrap() {
+                Ok(()) => acknowledged.push(number),
+                Err(error) => assert_eq!(error.disk_problem(), Some(DiskProblem::Full), "{number}: {error}"),
+            }
+        }
+        assert!(acknowledged.iter().all(|number| number % 5 != 4));
+        database
+            .write(|session| Ok(session.connection.execute_batch("PRAGMA max_page_count = 1000000")?))
+            .await
+            .unwrap();
+        insert(100, 10_000_000).await.unwrap();
+        acknowledged.push(100);
+        let stored: Vec<i64> = database
+            .read(|session| {
+                let mut statement = session.connection.prepare("SELECT number FROM t ORDER BY number")?;
+                Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+            .unwrap();
+        assert_eq!(stored, acknowledged);
+    }
+}

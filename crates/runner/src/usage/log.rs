@@ -110,6 +110,8 @@ fn append(directory: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn sample(at_ms: u64) -> Sample {
