@@ -33,6 +33,8 @@ def test_a_key_is_described_and_listed(kms, key):
     listed = [entry for page in pages for entry in page["Keys"]]
     assert {"KeyId": key["KeyId"], "KeyArn": key["Arn"]} in listed
     assert len({entry["KeyId"] for entry in listed}) == len(listed)
+    first = kms.list_keys(Limit=1)
+    assert first["Keys"] == listed[:1] and first["Truncated"] == (len(listed) > 1)
     kms.update_key_description(KeyId=key["KeyId"], Description="changed")
     assert kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"]["Description"] == "changed"
     assert kms.get_key_rotation_status(KeyId=key["KeyId"])["KeyRotationEnabled"] is False

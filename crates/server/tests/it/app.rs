@@ -208,6 +208,7 @@ impl TestApp {
             "Logs_20140328" => "logs",
             "GraniteServiceVersion20100801" => "monitoring",
             "AnyScaleFrontendService" => "application-autoscaling",
+            "TrentService" => "kms",
             "Modelyard" => "modelyard",
             other => panic!("which service is {other}?"),
         };

@@ -81,7 +81,7 @@ fn any_bytes_are_answered_with_a_client_error() {
     let app = runtime.block_on(TestApp::new());
     let mut runner = TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
     let bodies = prop::collection::vec(any::<u8>(), 0..200);
-    let services = prop::sample::select(vec!["sagemaker", "sts", "iam", "logs", "nonsense", ""]);
+    let services = prop::sample::select(vec!["sagemaker", "sts", "iam", "logs", "kms", "nonsense", ""]);
     let strategy = (bodies, services, "[A-Za-z.]{0,30}", "/[ -~]{0,40}");
     runner
         .run(&strategy, |(body, service, target, path)| {

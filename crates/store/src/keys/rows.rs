@@ -125,6 +125,12 @@ impl Session<'_> {
             )?
             .execute(params![now_ms])?;
         self.connection
+            .prepare_cached(
+                "DELETE FROM tags WHERE arn IN (SELECT 'arn:aws:kms:' || region || ':' || account || ':key/' || id
+                 FROM encryption_keys WHERE deletion_at <= ?1)",
+            )?
+            .execute(params![now_ms])?;
+        self.connection
             .prepare_cached("DELETE FROM encryption_keys WHERE deletion_at <= ?1")?
             .execute(params![now_ms])?;
         Ok(())

@@ -47,7 +47,11 @@ impl ObjectStore {
     pub(super) async fn place_in_folder(&self, arrival: Arrival) -> Result<Object> {
         let Arrival { account, bucket, key, file, folder, version, condition } = arrival;
         let _alone = self.folder_change.lock().await;
-        self.check(&account, &bucket, &key, &condition).await?;
+        if let Err(error) = self.check(&account, &bucket, &key, &condition).await {
+            // A stray file is swept by the next start.
+            let _ = std::fs::remove_file(&file);
+            return Err(error);
+        }
         let placed_key = key.clone();
         let placed = blocking(move || {
             let put = folder.put(&placed_key, &file, condition.if_none_match);

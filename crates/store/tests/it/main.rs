@@ -4,6 +4,7 @@ mod encryption;
 mod export;
 mod failures;
 mod faults;
+mod folders;
 mod keys;
 mod logs;
 mod metrics;
