@@ -157,6 +157,7 @@ impl App {
         });
         app.endpoints.resume().await.map_err(|error| text(&error))?;
         app.training.resume(&app.database).await.map_err(|error| text(&error))?;
+        crate::training::warm_pool::resume(&app).await.map_err(|error| text(&error))?;
         app.training.start();
         crate::monitoring::expire_daily(&app);
         crate::kms::purge_hourly(&app);

@@ -14,6 +14,7 @@ pub mod objects;
 pub mod resources;
 pub mod seal;
 pub mod tags;
+pub mod warm_pools;
 pub mod work;
 
 pub use clock::Clock;

@@ -76,6 +76,8 @@ pub struct ListQuery {
     pub name_contains: Option<String>,
     /// Exact status.
     pub status: Option<String>,
+    /// Exact status of its warm pool.
+    pub warm_pool_status: Option<String>,
     /// Created strictly after, milliseconds since 1970.
     pub created_after: Option<i64>,
     /// Created strictly before.
@@ -231,6 +233,14 @@ impl Session<'_> {
         if let Some(status) = &query.status {
             sql.push_str(" AND status = ?");
             values.push(status.clone().into());
+        }
+        if let Some(status) = &query.warm_pool_status {
+            sql.push_str(
+                " AND name IN (SELECT name FROM warm_pools WHERE account = ? AND region = ? AND kind = ? AND status = ?)",
+            );
+            for value in [account, region, kind, status.as_str()] {
+                values.push(value.to_owned().into());
+            }
         }
         for (condition, bound) in [
             ("created_at > ?", query.created_after),

@@ -72,6 +72,8 @@ struct Running {
     claim: Claim,
     grant: Grant,
     interrupted: bool,
+    /// Ended, and kept for another one.
+    rests: bool,
 }
 
 /// The state of admission.
@@ -185,7 +187,14 @@ impl Ledger {
 
     /// Enters a job that runs already, as after a restart of the server, whatever there is room for.
     pub fn enter(&mut self, claim: Claim, grant: Grant) {
-        self.running.insert(claim.key.clone(), Running { claim, grant, interrupted: false });
+        self.running.insert(claim.key.clone(), Running { claim, grant, interrupted: false, rests: false });
+    }
+
+    /// Notes that a job has ended and keeps what it held.
+    pub fn rest(&mut self, key: &ResourceKey) {
+        if let Some(running) = self.running.get_mut(key) {
+            running.rests = true;
+        }
     }
 
     /// Ends what a job held.
@@ -424,7 +433,11 @@ impl Ledger {
                 claim.queue
             ));
         }
-        let holders: Vec<&str> = self.running.keys().map(|key| key.name.as_str()).take(3).collect();
+        let holder = |(key, running): (&ResourceKey, &Running)| match running.rests {
+            true => format!("the warm pool of {}", key.name),
+            false => key.name.clone(),
+        };
+        let holders: Vec<String> = self.running.iter().map(holder).take(3).collect();
         let more = self.running.len().saturating_sub(holders.len());
         let holders = match more {
             0 => holders.join(", "),

@@ -45,6 +45,11 @@ impl Allocation {
     pub async fn interrupted(&self) {
         self.interruption.notified().await;
     }
+
+    /// Says that the job has ended and keeps its part for another one.
+    pub fn rest(&self) {
+        lock(&self.state).ledger.rest(&self.key);
+    }
 }
 
 impl Drop for Allocation {
@@ -134,6 +139,18 @@ impl Capacity {
         let key = claim.key.clone();
         lock(&self.state).ledger.enter(claim, grant.clone());
         self.allocation(key, grant)
+    }
+
+    /// Gives the part of a job that has ended to the job of `claim`, which needs as much, without a moment in which it is free.
+    pub fn hand_over(&self, mut allocation: Allocation, claim: Claim) -> Allocation {
+        let mut state = lock(&self.state);
+        state.ledger.release(&allocation.key);
+        state.interruptions.remove(&allocation.key);
+        allocation.key = claim.key.clone();
+        allocation.interruption = state.interruptions.entry(claim.key.clone()).or_default().clone();
+        state.ledger.enter(claim, allocation.grant.clone());
+        drop(state);
+        allocation
     }
 
     fn allocation(&self, key: ResourceKey, grant: Grant) -> Allocation {

@@ -123,6 +123,7 @@ async fn list_endpoints(cx: Cx, input: ListEndpointsInput) -> Result<ListEndpoin
     let filters = listing::Filters {
         name_contains: input.name_contains,
         status: input.status_equals.map(|status| status.to_string()),
+        warm_pool_status: None,
         created_after: input.creation_time_after,
         created_before: input.creation_time_before,
         modified_after: input.last_modified_time_after,

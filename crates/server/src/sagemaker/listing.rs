@@ -15,6 +15,8 @@ pub struct Filters {
     pub name_contains: Option<String>,
     /// `StatusEquals`.
     pub status: Option<String>,
+    /// `WarmPoolStatusEquals`.
+    pub warm_pool_status: Option<String>,
     /// `CreationTimeAfter`.
     pub created_after: Option<Timestamp>,
     /// `CreationTimeBefore`.
@@ -48,6 +50,7 @@ pub async fn page(cx: &Cx, kind: &'static str, filters: Filters, default_order: 
     let query = ListQuery {
         name_contains: filters.name_contains,
         status: filters.status,
+        warm_pool_status: filters.warm_pool_status,
         created_after: filters.created_after.map(|at| at.as_millis()),
         created_before: filters.created_before.map(|at| at.as_millis()),
         modified_after: filters.modified_after.map(|at| at.as_millis()),

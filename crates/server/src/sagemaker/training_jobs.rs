@@ -8,11 +8,13 @@ use api::sagemaker::{
 };
 use serde_json::{Value, json};
 use store::resources::Resource;
+use store::warm_pools::WarmPool;
 
 use super::kinds::TRAINING_JOB;
 use super::{fields, listing, records, training_hosts, training_inputs, training_times};
 use crate::training::admission;
 use crate::training::record::TrainingRecord;
+use crate::training::warm_pool;
 use crate::{Cx, Error, Registry, Result};
 
 /// Registers the operations.
@@ -54,6 +56,7 @@ const HONOURED: &[&str] = &[
     "ResourceConfig.InstanceCount",
     "ResourceConfig.InstanceGroups.**",
     "ResourceConfig.VolumeSizeInGB",
+    "ResourceConfig.KeepAlivePeriodInSeconds",
     "StoppingCondition.MaxRuntimeInSeconds",
     "StoppingCondition.MaxWaitTimeInSeconds",
     "StoppingCondition.MaxPendingTimeInSeconds",
@@ -105,6 +108,7 @@ fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
     }
     training_hosts::check(raw, input)?;
     training_times::check(input)?;
+    check_warm_pool(raw)?;
     let output = &input.output_data_config.s3_output_path;
     if crate::training::bucket_and_key(output).is_none() {
         return Err(Error::Validation(format!(
@@ -123,6 +127,23 @@ fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
     Ok(())
 }
 
+/// A warm pool is refused where the service does not keep one.
+fn check_warm_pool(raw: &Value) -> Result<()> {
+    let resources = &raw["ResourceConfig"];
+    if resources["KeepAlivePeriodInSeconds"].as_i64().unwrap_or(0) == 0 {
+        return Ok(());
+    }
+    let is_mixed = resources["InstanceGroups"].as_array().is_some_and(|groups| !groups.is_empty());
+    let obstacle = match () {
+        () if raw["EnableManagedSpotTraining"] == true => "EnableManagedSpotTraining is set to true",
+        () if is_mixed => "ResourceConfig.InstanceGroups is given",
+        () => return Ok(()),
+    };
+    Err(Error::Validation(format!(
+        "Invalid KeepAlivePeriodInSeconds. Warm pools are not supported when {obstacle}."
+    )))
+}
+
 async fn describe_training_job(cx: Cx, input: DescribeTrainingJobInput) -> Result<DescribeTrainingJobOutput> {
     let resource = records::find(&cx, TRAINING_JOB, &input.training_job_name).await?;
     let record = TrainingRecord::read(&resource.document)?;
@@ -133,7 +154,16 @@ async fn describe_training_job(cx: Cx, input: DescribeTrainingJobInput) -> Resul
     {
         current["StatusMessage"] = reason.into();
     }
+    warm_pool::expire(&cx.state).await?;
+    let pools = warm_pool::of_jobs(&cx.state, vec![resource.key.clone()]).await?;
+    show_pool(&mut shown, pools.into_iter().next().flatten().as_ref(), cx.state.clock.now_ms());
     records::described(&resource, shown)
+}
+
+fn show_pool(shown: &mut Value, pool: Option<&WarmPool>, now_ms: i64) {
+    if let Some(pool) = pool {
+        shown["WarmPoolStatus"] = warm_pool::shown(pool, now_ms);
+    }
 }
 
 /// The members of a description that are not in the request.
@@ -176,17 +206,14 @@ pub fn description(resource: &Resource, record: &TrainingRecord) -> Value {
 }
 
 async fn list_training_jobs(cx: Cx, input: ListTrainingJobsInput) -> Result<ListTrainingJobsOutput> {
-    for (name, given) in [
-        ("WarmPoolStatusEquals", input.warm_pool_status_equals.is_some()),
-        ("TrainingPlanArnEquals", input.training_plan_arn_equals.is_some()),
-    ] {
-        if given {
-            return Err(Error::field(name));
-        }
+    if input.training_plan_arn_equals.is_some() {
+        return Err(Error::field("TrainingPlanArnEquals"));
     }
+    warm_pool::expire(&cx.state).await?;
     let filters = listing::Filters {
         name_contains: input.name_contains,
         status: input.status_equals.map(|status| status.to_string()),
+        warm_pool_status: input.warm_pool_status_equals.map(|status| status.to_string()),
         created_after: input.creation_time_after,
         created_before: input.creation_time_before,
         modified_after: input.last_modified_time_after,
@@ -197,14 +224,19 @@ async fn list_training_jobs(cx: Cx, input: ListTrainingJobsInput) -> Result<List
         next_token: input.next_token,
     };
     let page = listing::page(&cx, TRAINING_JOB, filters, "Descending").await?;
-    let summaries = page.resources.iter().map(summary).collect::<Result<_>>()?;
+    let keys = page.resources.iter().map(|resource| resource.key.clone()).collect();
+    let pools = warm_pool::of_jobs(&cx.state, keys).await?;
+    let now_ms = cx.state.clock.now_ms();
+    let shown = page.resources.iter().zip(&pools).map(|(job, pool)| summary(job, pool.as_ref(), now_ms));
+    let summaries = shown.collect::<Result<_>>()?;
     Ok(ListTrainingJobsOutput { training_job_summaries: Some(summaries), next_token: page.next_token })
 }
 
-fn summary(resource: &Resource) -> Result<TrainingJobSummary> {
+fn summary(resource: &Resource, pool: Option<&WarmPool>, now_ms: i64) -> Result<TrainingJobSummary> {
     let record = TrainingRecord::read(&resource.document)?;
     let mut shown = description(resource, &record);
     shown["TrainingJobName"] = resource.key.name.clone().into();
+    show_pool(&mut shown, pool, now_ms);
     serde_json::from_value(shown).map_err(Error::internal)
 }
 
@@ -244,6 +276,7 @@ async fn stop_training_job(cx: Cx, input: StopTrainingJobInput) -> Result<StopTr
 async fn delete_training_job(cx: Cx, input: DeleteTrainingJobInput) -> Result<DeleteTrainingJobOutput> {
     let resource = records::find(&cx, TRAINING_JOB, &input.training_job_name).await?;
     let now_ms = cx.state.clock.now_ms();
+    warm_pool::expire(&cx.state).await?;
     let deleted = cx.state.database.write(move |session| {
         let removed = session.delete_resource(&resource.key)?;
         if matches!(removed.status.as_str(), "InProgress" | "Stopping") {
@@ -253,9 +286,18 @@ async fn delete_training_job(cx: Cx, input: DeleteTrainingJobInput) -> Result<De
                 status: removed.status,
             });
         }
+        if session.warm_pool(&removed.key)?.is_some_and(|pool| pool.is_available()) {
+            return Err(store::Error::Precondition(
+                "The request was rejected because the training job has a warm pool that is Available: end it first, by \
+                 UpdateTrainingJob with ResourceConfig.KeepAlivePeriodInSeconds 0."
+                    .to_owned(),
+            ));
+        }
+        session.delete_warm_pool(&removed.key)?;
         session.append_event(&resource.key, "Deleted", &Value::Null, now_ms)
     });
     deleted.await.map_err(|error| match error {
+        store::Error::Precondition(text) => Error::InUse(text),
         store::Error::WrongStatus { status, .. } => {
             Error::InUse(format!("The request was rejected because the training job is in status {status}."))
         }

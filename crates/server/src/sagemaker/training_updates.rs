@@ -7,6 +7,7 @@ use store::resources::Resource;
 use super::kinds::TRAINING_JOB;
 use super::{fields, records};
 use crate::training::record::TrainingRecord;
+use crate::training::warm_pool;
 use crate::{Cx, Error, Registry, Result};
 
 /// Registers the operation.
@@ -14,12 +15,13 @@ pub fn routes(registry: &mut Registry) {
     registry.on::<UpdateTrainingJob, _, _, _>(update_training_job);
 }
 
-/// `ResourceConfig.KeepAlivePeriodInSeconds` is refused by name: there are no warm pools yet.
+/// What can be updated.
 const HONOURED: &[&str] = &[
     "TrainingJobName",
     "ProfilerConfig.**",
     "ProfilerRuleConfigurations.**",
     "RemoteDebugConfig.EnableRemoteDebug",
+    "ResourceConfig.KeepAlivePeriodInSeconds",
 ];
 
 /// Secondary statuses in which the service lets remote debugging be turned on and off.
@@ -33,8 +35,15 @@ async fn update_training_job(cx: Cx, input: UpdateTrainingJobInput) -> Result<Up
     if let Some(members) = changes.as_object_mut() {
         members.remove("TrainingJobName");
     }
+    warm_pool::expire(&cx.state).await?;
+    let of_pool = key.clone();
     let updated = cx.state.database.write(move |session| {
-        session.update_resource(&key, now_ms, |resource| apply(resource, &changes))?;
+        session.update_resource(&key, now_ms, |resource| {
+            if let Some(seconds) = changes["ResourceConfig"]["KeepAlivePeriodInSeconds"].as_i64() {
+                warm_pool::update(session, resource, seconds, now_ms)?;
+            }
+            apply(resource, &changes)
+        })?;
         session.append_event(&key, "Updated", &changes, now_ms)
     });
     updated.await.map_err(|error| match error {
@@ -43,10 +52,15 @@ async fn update_training_job(cx: Cx, input: UpdateTrainingJobInput) -> Result<Up
         )),
         other => other.into(),
     })?;
+    warm_pool::ended(&cx.state, &of_pool).await?;
     Ok(UpdateTrainingJobOutput { training_job_arn: Some(arn) })
 }
 
 fn apply(resource: &mut Resource, changes: &Value) -> store::Result<()> {
+    let of_running = ["RemoteDebugConfig", "ProfilerConfig", "ProfilerRuleConfigurations"];
+    if !changes["ResourceConfig"].is_null() && of_running.iter().all(|name| changes[*name].is_null()) {
+        return Ok(());
+    }
     let wrong = |status: &str| store::Error::WrongStatus {
         kind: TRAINING_JOB.into(),
         name: resource.key.name.clone(),

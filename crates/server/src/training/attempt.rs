@@ -21,7 +21,7 @@ use super::room::Room;
 use super::run_facts::RunFacts;
 use super::verdict::{self, Verdict};
 use super::{
-    admission, deadlines, failure, hang, hosts, metrics, outputs, prepare, restart, spot, sync, usage,
+    admission, deadlines, failure, hang, hosts, metrics, outputs, prepare, restart, spot, sync, usage, warm_pool,
 };
 use crate::app::App;
 use crate::capacity::Allocation;
@@ -52,6 +52,13 @@ pub enum End {
     },
     /// Another attempt or a deletion took the job away.
     Superseded,
+}
+
+impl End {
+    #[expect(clippy::boxed_local, reason = "it is given to map_err by name")]
+    fn failed(card: Box<FailureCard>) -> End {
+        End::Failed(*card)
+    }
 }
 
 /// What the steps of an attempt share.
@@ -136,7 +143,7 @@ impl Attempt<'_> {
             return Ok(End::Failed(FailureCard::new("capacity", format!("CapacityError: {reason}"))));
         }
         let allocation = tokio::select! {
-            allocation = admission::admit(self, claim) => allocation?,
+            allocation = warm_pool::admit(self, claim) => allocation?,
             () = self.stopped(stop) => return Ok(End::Stopped),
             () = deadlines::wait_time_over(self) => return Ok(End::WaitTime),
             () = deadlines::pending_time_over(self, &record) => return Ok(End::PendingTime),
@@ -144,18 +151,24 @@ impl Attempt<'_> {
         let [high, low, ..] = uuid::Uuid::new_v4().into_bytes();
         let lease = addresses.take(key, u16::from_be_bytes([high, low]));
         let ready = tokio::select! {
-            ready = prepare::ready(self, lease.range(), &allocation.grant) => ready?,
-            () = self.stopped(stop) => return Ok(End::Stopped),
-            () = deadlines::wait_time_over(self) => return Ok(End::WaitTime),
+            ready = prepare::ready(self, lease.range(), &allocation.grant) => match ready? {
+                Ok(ready) => Ok(ready),
+                Err(card) => Err(restart::or_fail(self, *card).await?),
+            },
+            () = self.stopped(stop) => Err(End::Stopped),
+            () = deadlines::wait_time_over(self) => Err(End::WaitTime),
             interrupted = spot::interrupted(self, &allocation) => {
                 interrupted?;
                 let hosts = self.record().await?.hosts;
-                return restart::begin_anew(self, restart::Cause::Interrupted, None, &hosts).await;
+                Err(restart::begin_anew(self, restart::Cause::Interrupted, None, &hosts).await?)
             }
         };
         let ready = match ready {
             Ok(ready) => ready,
-            Err(card) => return restart::or_fail(self, *card).await,
+            Err(end) => {
+                warm_pool::retain(self, allocation);
+                return Ok(end);
+            }
         };
         // Not cut short by a stop, which would not know what runs already; the watch sees it.
         match prepare::start(self, &ready).await? {
@@ -224,8 +237,9 @@ impl Attempt<'_> {
                 ended.await
             }
         };
-        // Others may run while the results are uploaded.
-        drop((allocation, lease));
+        // Others may run while the results are uploaded, unless the job keeps its part.
+        warm_pool::retain(self, allocation);
+        drop(lease);
         usage::put_rest(self, hosts).await;
         match reports? {
             Ok(reports) => self.settle(hosts, &reports).await,
@@ -424,7 +438,9 @@ impl Attempt<'_> {
 
     async fn finish(&self, end: End) -> store::Result<()> {
         let (status, secondary, message, card) = match end {
-            End::Superseded | End::Restarted { .. } => return Ok(()),
+            End::Superseded | End::Restarted { .. } => {
+                return warm_pool::ended(self.app, &self.work.key).await;
+            }
             End::Completed => ("Completed", "Completed", "Training job completed".to_owned(), None),
             End::Stopped => ("Stopped", "Stopped", "Training job stopped".to_owned(), None),
             End::TimeLimit => {
@@ -441,6 +457,7 @@ impl Attempt<'_> {
             }
         };
         failpoint::at(Point::JobFinish).map_err(store::Error::file("record the end of a job"))?;
+        let leaves_pool = warm_pool::is_left(self, card.as_ref().map(|card| card.reason.as_str()));
         let (work, owner, now_ms) = (self.work.clone(), self.owner.to_owned(), self.app.clock.now_ms());
         let hosts = self
             .app
@@ -468,6 +485,7 @@ impl Attempt<'_> {
                     session.record_failure(&card.noted(&work.key, now_ms))?;
                 }
                 session.forget_metric_places(&FollowedJob::of(&work.key), usage::PLACE)?;
+                warm_pool::end(session, &changed, leaves_pool, now_ms)?;
                 session.finish_work(&work, &owner)?;
                 Ok(hosts)
             })
@@ -480,7 +498,7 @@ impl Attempt<'_> {
                 hosts::clean_up(self.app, &hosts).await;
             }
         }
-        Ok(())
+        warm_pool::ended(self.app, &self.work.key).await
     }
 
     /// The log of this job, for the server's own lines.

@@ -28,6 +28,7 @@ mod spot;
 mod sync;
 mod usage;
 mod verdict;
+pub mod warm_pool;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
@@ -52,6 +53,7 @@ pub struct TrainingDriver {
     queued: Arc<Notify>,
     stops: Arc<Mutex<HashMap<ResourceKey, Arc<Notify>>>>,
     addresses: Arc<Addresses>,
+    warm_pools: warm_pool::WarmPools,
 }
 
 impl TrainingDriver {
@@ -63,12 +65,18 @@ impl TrainingDriver {
             queued: Arc::default(),
             stops: Arc::default(),
             addresses: Arc::default(),
+            warm_pools: warm_pool::WarmPools::default(),
         }
     }
 
     /// Addresses of the jobs that run.
     pub fn addresses(&self) -> &Arc<Addresses> {
         &self.addresses
+    }
+
+    /// What jobs that have ended keep.
+    pub fn warm_pools(&self) -> &warm_pool::WarmPools {
+        &self.warm_pools
     }
 
     /// Keeps the addresses of the jobs that an earlier server started, and removes what it left of others; call it before [`TrainingDriver::start`].

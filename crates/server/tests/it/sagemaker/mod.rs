@@ -10,3 +10,4 @@ mod spot;
 mod training_hosts;
 mod training_inputs;
 mod training_jobs;
+mod warm_pools;
