@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Gid, Pid, PidfdFlags, Resource, Rlimit, Signal, Uid, WaitOptions};
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::locks::landlock::{self, Places};
 use crate::locks::{Lock, LockReport, namespaces, seccomp};
+use crate::prepared::TASK;
 use crate::shell;
 use crate::supervisor::kill_all_descendants;
 use crate::workload::Exit;
@@ -45,6 +47,8 @@ pub(crate) struct InitOptions {
     pub home: Option<PathBuf>,
     /// There is no pid namespace: find and end all descendants.
     pub subreaper: bool,
+    /// The command reads from its standard input what it is to do.
+    pub awaits_task: bool,
     /// Open files of each process.
     pub open_files: Option<u64>,
     /// Processes of the job's user, where no control group counts them.
@@ -71,6 +75,9 @@ impl InitOptions {
         }
         if self.subreaper {
             arguments.push("--subreaper".into());
+        }
+        if self.awaits_task {
+            arguments.push("--await-task".into());
         }
         let cpus = self.cpus.map(u64::from);
         for (name, number) in [
@@ -104,6 +111,7 @@ impl InitOptions {
                     options.home = Some(arguments.next().ok_or("--home needs a directory")?.into())
                 }
                 Some("--subreaper") => options.subreaper = true,
+                Some("--await-task") => options.awaits_task = true,
                 Some("--open-files") => options.open_files = Some(parse_number(arguments.next().as_deref())?),
                 Some("--processes") => options.processes = Some(parse_number(arguments.next().as_deref())?),
                 Some("--file-bytes") => options.file_bytes = Some(parse_number(arguments.next().as_deref())?),
@@ -237,15 +245,16 @@ fn run(options: &InitOptions, channel: &UnixStream) -> Result<Exit, String> {
     // Said before, not after: the job may do anything, even end this process, once it is there. A failure
     // corrects it.
     say(channel, &InitMessage::Running);
-    let child = Command::new(program)
+    let mut child = Command::new(program)
         .args(&options.command[1..])
-        .stdin(Stdio::null())
+        .stdin(if options.awaits_task { Stdio::piped() } else { Stdio::null() })
         .process_group(0)
         .spawn()
         .map_err(|error| format!("The program {:?} cannot be run: {error}.", program.to_string_lossy()))?;
     let pid = Pid::from_child(&child);
     let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())
         .map_err(|error| format!("The job's process cannot be watched: {error}."))?;
+    let mut task_input = child.stdin.take();
     let requests =
         channel.try_clone().map_err(|error| format!("The control channel cannot be read: {error}."))?;
     std::thread::Builder::new()
@@ -259,6 +268,10 @@ fn run(options: &InitOptions, channel: &UnixStream) -> Result<Exit, String> {
                     Ok((1, _)) if byte == [b's'] => Signal::TERM,
                     Ok((1, connections)) if byte == [SHELL] => {
                         connections.into_iter().for_each(start_session);
+                        continue;
+                    }
+                    Ok((1, tasks)) if byte == [TASK] => {
+                        pass_task_on(task_input.take(), tasks);
                         continue;
                     }
                     _ => Signal::KILL,
@@ -277,6 +290,16 @@ fn run(options: &InitOptions, channel: &UnixStream) -> Result<Exit, String> {
         kill_all_descendants();
     }
     exit
+}
+
+/// Writes the task to the job's process, which begins when it has read the end of it.
+fn pass_task_on(input: Option<ChildStdin>, tasks: Vec<OwnedFd>) {
+    if let Some(mut input) = input {
+        for task in tasks {
+            // If the process is gone, its end says so.
+            let _ = io::copy(&mut File::from(task), &mut input);
+        }
+    }
 }
 
 /// Starts a session inside the sandbox. It has what this process has left: nothing but the job's own rights. Whoever reaps for
@@ -432,6 +455,7 @@ mod tests {
             user: Some((64_000, 64_001)),
             home: Some(PathBuf::from("/tmp/home")),
             subreaper: true,
+            awaits_task: true,
             open_files: Some(100),
             processes: Some(20),
             file_bytes: Some(u64::MAX),

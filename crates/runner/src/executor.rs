@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, Interest};
 
 use crate::oci::{self, Engine};
+use crate::prepared::{Task, can_be_prepared};
 use crate::supervisor::directory::{Assignment, EndRequest, WorkloadDirectory, has_ended, now_ms};
 use crate::supervisor::{ALREADY_STARTED, IN_CHARGE};
 use crate::usage::{SamplePage, read_samples};
@@ -60,6 +61,19 @@ pub trait Executor: Send + Sync {
     /// charge: that the job's own process cannot be launched is told by the exit report,
     /// [`Exit::LaunchFailed`].
     fn start<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>>;
+
+    /// Starts a workload that is told later what it runs: its command reads that from its standard input. Only for those
+    /// that [`crate::prepared::can_be_prepared`] accepts.
+    fn prepare<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>>;
+
+    /// Gives a prepared workload its task, once for good; from then on it is as if it had been started with it.
+    fn assign(&self, id: &str, task: &Task) -> Result<()>;
+
+    /// Whether this is a prepared workload that has no task yet.
+    fn awaits_task(&self, id: &str) -> Result<bool>;
+
+    /// The description of a workload, with its task where it was given one; `None` for an unknown one.
+    fn spec(&self, id: &str) -> Result<Option<WorkloadSpec>>;
 
     /// What can be seen of the workload now. Reads a few small files; a container whose supervisor was lost is removed
     /// first.
@@ -161,7 +175,7 @@ impl ProcessExecutor {
     }
 
     /// Writes down what to run and starts the supervisor; `None` if the workload was started before.
-    fn launch_supervisor(&self, spec: WorkloadSpec) -> Result<Option<Child>> {
+    fn launch_supervisor(&self, spec: WorkloadSpec, awaits_task: bool) -> Result<Option<Child>> {
         let directory = self.directory(&spec.id)?;
         if observe(&directory, &spec.id)? != Observation::Unknown {
             return Ok(None);
@@ -169,7 +183,9 @@ impl ProcessExecutor {
         let during = |source| Error::Io { action: format!("Writing {}", directory.path().display()), source };
         directory.create().map_err(during)?;
         let id = spec.id.clone();
-        directory.write_assignment(&Assignment { spec, settings: self.settings.clone() }).map_err(during)?;
+        directory
+            .write_assignment(&Assignment { spec, settings: self.settings.clone(), awaits_task })
+            .map_err(during)?;
         let complaints = fs::OpenOptions::new()
             .append(true)
             .create(true)
@@ -220,6 +236,43 @@ impl ProcessExecutor {
         })
     }
 
+    /// Starts a supervisor and listens until it has taken charge.
+    async fn begin(&self, spec: &WorkloadSpec, awaits_task: bool) -> Result<()> {
+        spec.validate().map_err(Error::InvalidSpec)?;
+        let (this, owned) = (self.clone(), spec.clone());
+        let launched = tokio::task::spawn_blocking(move || this.launch_supervisor(owned, awaits_task)).await;
+        let launched = launched.map_err(|error| Error::Supervisor {
+            id: spec.id.clone(),
+            reason: format!("starting it was interrupted ({error})"),
+        })??;
+        let Some(mut child) = launched else { return Ok(()) };
+        failpoint::pass(Point::SupervisorStarted);
+        let answer = child.stdout.take();
+        reap_when_ended(child);
+        let mut text = String::new();
+        if let Some(answer) = answer {
+            let during = |source| Error::Io { action: "Listening to the supervisor".to_owned(), source };
+            let answer = OwnedFd::from(answer);
+            rustix::io::ioctl_fionbio(&answer, true).map_err(|error| during(error.into()))?;
+            let mut answer = tokio::net::unix::pipe::Receiver::from_owned_fd(answer).map_err(during)?;
+            answer.read_to_string(&mut text).await.map_err(during)?;
+        }
+        match text.trim() {
+            IN_CHARGE | ALREADY_STARTED => Ok(()),
+            "" => Err(Error::Supervisor {
+                id: spec.id.clone(),
+                reason: format!(
+                    "it ended at once; see {}",
+                    self.root.join(&spec.id).join("supervisor.log").display()
+                ),
+            }),
+            other => Err(Error::Supervisor {
+                id: spec.id.clone(),
+                reason: other.strip_prefix("failed ").unwrap_or(other).to_owned(),
+            }),
+        }
+    }
+
     fn request_end(&self, id: &str, request: EndRequest) -> Result<()> {
         let directory = self.directory(id)?;
         if !directory.path().is_dir() {
@@ -237,41 +290,49 @@ const REMOVED_PREFIX: &str = "removed.";
 
 impl Executor for ProcessExecutor {
     fn start<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.begin(spec, false))
+    }
+
+    fn prepare<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            spec.validate().map_err(Error::InvalidSpec)?;
-            let (this, owned) = (self.clone(), spec.clone());
-            let launched = tokio::task::spawn_blocking(move || this.launch_supervisor(owned)).await;
-            let launched = launched.map_err(|error| Error::Supervisor {
-                id: spec.id.clone(),
-                reason: format!("starting it was interrupted ({error})"),
-            })??;
-            let Some(mut child) = launched else { return Ok(()) };
-            failpoint::pass(Point::SupervisorStarted);
-            let answer = child.stdout.take();
-            reap_when_ended(child);
-            let mut text = String::new();
-            if let Some(answer) = answer {
-                let during = |source| Error::Io { action: "Listening to the supervisor".to_owned(), source };
-                let answer = OwnedFd::from(answer);
-                rustix::io::ioctl_fionbio(&answer, true).map_err(|error| during(error.into()))?;
-                let mut answer = tokio::net::unix::pipe::Receiver::from_owned_fd(answer).map_err(during)?;
-                answer.read_to_string(&mut text).await.map_err(during)?;
+            if !can_be_prepared(spec) {
+                let text = "Only a sandbox of another user, without streams, can be prepared.".to_owned();
+                return Err(Error::InvalidSpec(text));
             }
-            match text.trim() {
-                IN_CHARGE | ALREADY_STARTED => Ok(()),
-                "" => Err(Error::Supervisor {
-                    id: spec.id.clone(),
-                    reason: format!(
-                        "it ended at once; see {}",
-                        self.root.join(&spec.id).join("supervisor.log").display()
-                    ),
-                }),
-                other => Err(Error::Supervisor {
-                    id: spec.id.clone(),
-                    reason: other.strip_prefix("failed ").unwrap_or(other).to_owned(),
-                }),
-            }
+            self.begin(spec, true).await
         })
+    }
+
+    fn assign(&self, id: &str, task: &Task) -> Result<()> {
+        let during = |source| Error::Io { action: format!("Giving workload {id:?} its task"), source };
+        let directory = self.directory(id)?;
+        if !self.awaits_task(id)? {
+            return Err(Error::UnknownWorkload(id.to_owned()));
+        }
+        directory.write_task(task).map_err(during)?;
+        directory.poke_for_task().map_err(during)
+    }
+
+    fn awaits_task(&self, id: &str) -> Result<bool> {
+        let during = |source| Error::Io { action: format!("Looking at workload {id:?}"), source };
+        let directory = self.directory(id)?;
+        if !directory.assignment().map_err(during)?.is_some_and(|assignment| assignment.awaits_task) {
+            return Ok(false);
+        }
+        if directory.task().map_err(during)?.is_none() {
+            return Ok(true);
+        }
+        // Whoever wrote the task may have died before it said so; once too often does no harm.
+        directory.poke_for_task().map_err(during)?;
+        Ok(false)
+    }
+
+    fn spec(&self, id: &str) -> Result<Option<WorkloadSpec>> {
+        let during = |source| Error::Io { action: format!("Looking at workload {id:?}"), source };
+        let directory = self.directory(id)?;
+        let Some(assignment) = directory.assignment().map_err(during)? else { return Ok(None) };
+        let task = directory.task().map_err(during)?.filter(|_| assignment.awaits_task);
+        Ok(Some(task.map_or(assignment.spec.clone(), |task| task.in_place_of(&assignment.spec))))
     }
 
     fn observe(&self, id: &str) -> Result<Observation> {

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod locks;
 pub mod log_line;
 pub mod oci;
+pub mod prepared;
 pub mod sandbox;
 pub mod shell;
 pub mod supervisor;

@@ -93,7 +93,7 @@ pub(crate) fn prepare(
     limits: &EffectiveLimits,
     group: &ControlGroup,
 ) -> Result<Launch, String> {
-    let Assignment { spec, settings } = assignment;
+    let Assignment { spec, settings, .. } = assignment;
     let identity = Identity::of(settings);
     let init = std::env::current_exe()
         .map_err(|error| format!("The server's own program cannot be found: {error}."))?;
@@ -105,8 +105,14 @@ pub(crate) fn prepare(
         }
         Confinement::Bubblewrap => {
             make_nested_targets(&spec.mounts)?;
-            hand_over(&spec.mounts, identity)?;
-            confined(spec, settings, init_options(spec, identity, limits, group), limits, identity, &init)
+            if !assignment.awaits_task {
+                hand_over(&spec.mounts, identity)?;
+            }
+            let options = InitOptions {
+                awaits_task: assignment.awaits_task,
+                ..init_options(spec, identity, limits, group)
+            };
+            confined(spec, settings, options, limits, identity, &init)
         }
         Confinement::None => {
             check_unconfined(spec)?;
@@ -141,6 +147,12 @@ fn init_options(
         command: spec.command.iter().map(OsString::from).collect(),
         ..InitOptions::default()
     }
+}
+
+/// Gives the mounts of a prepared workload, filled by now, to the job's user. The error is a sentence for the user.
+pub(crate) fn hand_over_prepared(assignment: &Assignment) -> Result<(), String> {
+    check_sources(&assignment.spec.mounts)?;
+    hand_over(&assignment.spec.mounts, Identity::of(&assignment.settings))
 }
 
 /// Gives the writable mounts to the job's user, and makes sure that it can read the others.
@@ -384,7 +396,7 @@ pub(crate) fn announced_pid(text: &[u8]) -> Option<u32> {
 }
 
 /// A nameless file in memory, ready to be read from its start.
-fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
+pub(crate) fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
     let handle = rustix::fs::memfd_create("modelyard", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut written = 0;
     while written < content.len() {

@@ -1,7 +1,7 @@
 //! A workload's directory: the files through which server and supervisor speak, and the lock that tells who
 //! lives.
 //!
-//! `workload.json` what to run; `lock` held by the supervisor for its life; `attempt.json` that an attempt
+//! `workload.json` what to run, `task.json` the rest of it where it is told later; `lock` held by the supervisor for its life; `attempt.json` that an attempt
 //! has begun; `running.json` which process it is; `stop` a wish to end; `control` a FIFO that wakes the
 //! supervisor; `containment.json` and `cgroup.json` how the job is kept in; `usage.jsonl` what it uses;
 //! `shells` a socket for [`crate::shell`]; `exit.json` the report, written last.
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::ControlGroup;
 use crate::executor::ExecutorSettings;
+use crate::prepared::{TASK, Task};
 use crate::workload::{Containment, ExitReport, WorkloadSpec};
 
 /// What a supervisor needs to know, as the server wrote it.
@@ -29,6 +30,9 @@ pub struct Assignment {
     pub spec: WorkloadSpec,
     /// The machine's settings at the time of the start.
     pub settings: ExecutorSettings,
+    /// What it runs is told later, in `task.json`.
+    #[serde(default)]
+    pub awaits_task: bool,
 }
 
 /// Record that an attempt has begun; once it exists, the workload is never started again.
@@ -112,6 +116,16 @@ impl WorkloadDirectory {
     /// Reads what to run.
     pub fn assignment(&self) -> io::Result<Option<Assignment>> {
         self.read_json("workload.json")
+    }
+
+    /// Writes down what a prepared workload is to run.
+    pub fn write_task(&self, task: &Task) -> io::Result<()> {
+        self.replace("task.json", &serde_json::to_vec(task)?).map(drop)
+    }
+
+    /// What a prepared workload is to run, once it has been told.
+    pub fn task(&self) -> io::Result<Option<Task>> {
+        self.read_passing("task.json")
     }
 
     /// Records the attempt, for all who look from now on; [`WorkloadDirectory::settle_attempt`] makes it durable.
@@ -208,6 +222,15 @@ impl WorkloadDirectory {
     /// Wakes the supervisor with a wish to end. Nobody listening is no error: a supervisor that is only
     /// starting reads the recorded wish, and one that is gone needs none.
     pub fn poke(&self, request: EndRequest) -> io::Result<()> {
+        self.wake(request.control_byte())
+    }
+
+    /// Wakes the supervisor of a prepared workload that was given its task; the same holds as for [`Self::poke`].
+    pub fn poke_for_task(&self) -> io::Result<()> {
+        self.wake(TASK)
+    }
+
+    fn wake(&self, byte: u8) -> io::Result<()> {
         let opened = OpenOptions::new()
             .write(true)
             .custom_flags(OFlags::NONBLOCK.bits() as i32)
@@ -220,7 +243,7 @@ impl WorkloadDirectory {
             }
             Err(error) => return Err(error),
         };
-        match control.write(&[request.control_byte()]) {
+        match control.write(&[byte]) {
             // A full FIFO holds wake-ups enough; a broken one means that the supervisor has just ended.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::BrokenPipe) => {
                 Ok(())

@@ -23,7 +23,8 @@ use crate::feed::Feeds;
 use crate::limits::LimitEvent;
 use crate::locks::{LockReport, namespaces, unmet};
 use crate::oci;
-use crate::sandbox::{JobPid, Launch, announced_pid};
+use crate::prepared::TASK;
+use crate::sandbox::{self, JobPid, Launch, announced_pid};
 use crate::shell;
 use crate::usage::{Sampler, Subject};
 use crate::workload::{Containment, Exit, ExitReport, WorkloadSpec};
@@ -66,6 +67,10 @@ pub(super) struct Watch<'a> {
     /// Where clients ask for a shell in the sandbox.
     shells: Option<UnixListener>,
     launched_at: Option<Instant>,
+    /// Of a prepared workload, as long as it has no task.
+    waiting: Option<Waiting>,
+    time_limit: Option<Duration>,
+    stop_grace: Duration,
     launch_error: Option<String>,
     job_exit: Option<Exit>,
     /// Channels that the job reads as streams; `None` when none is left.
@@ -74,6 +79,15 @@ pub(super) struct Watch<'a> {
     ending: Ending,
     stop_requested: bool,
     time_is_up: bool,
+}
+
+/// How far a prepared workload is.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    /// Since when its program runs.
+    since: Option<Instant>,
+    /// Its task is there, and the program is not.
+    has_task: bool,
 }
 
 /// How far the job is on its way out.
@@ -156,6 +170,9 @@ impl<'a> Watch<'a> {
             // Those of a container are the engine's affair.
             shells: if oci::container_of(spec).is_some() { None } else { listen_for_shells(directory) },
             launched_at: None,
+            waiting: assignment.awaits_task.then(Waiting::default),
+            time_limit: spec.time_limit_seconds.map(Duration::from_secs),
+            stop_grace: Duration::from_secs(spec.stop_grace_seconds),
             launch_error: None,
             job_exit: None,
             feeds: None,
@@ -345,6 +362,12 @@ impl<'a> Watch<'a> {
     fn read_control(&mut self) {
         let mut bytes = [0; 64];
         while let Ok(count @ 1..) = self.control.read(&mut bytes) {
+            if bytes[..count].contains(&TASK) {
+                self.begin_task();
+            }
+            if bytes[..count].iter().all(|byte| *byte == TASK) {
+                continue;
+            }
             self.stop_requested = true;
             if bytes[..count].contains(&EndRequest::Kill.control_byte()) {
                 self.kill();
@@ -389,11 +412,15 @@ impl<'a> Watch<'a> {
                     self.readiness = Some(readiness);
                     self.let_go();
                 }
-                Some(InitMessage::Running) => {
-                    self.launched_at = Some(Instant::now());
-                    let path = self.directory.path();
-                    self.sampler = Some(Sampler::start(path, self.spec, &self.assignment.settings));
-                }
+                Some(InitMessage::Running) => match &mut self.waiting {
+                    None => self.launched(),
+                    Some(waiting) => {
+                        waiting.since = Some(Instant::now());
+                        if waiting.has_task {
+                            self.begin_task();
+                        }
+                    }
+                },
                 Some(InitMessage::Pid(pid)) => {
                     self.attempt.job = ProcessIdentity::of(pid);
                     self.attempt.started_at_ms = now_ms();
@@ -404,6 +431,42 @@ impl<'a> Watch<'a> {
                 None => {}
             }
         }
+    }
+
+    fn launched(&mut self) {
+        self.launched_at = Some(Instant::now());
+        let path = self.directory.path();
+        self.sampler = Some(Sampler::start(path, self.spec, &self.assignment.settings));
+    }
+
+    /// Lets a prepared workload become the job of its task, when both are there.
+    fn begin_task(&mut self) {
+        let Some(waiting) = &mut self.waiting else { return };
+        waiting.has_task = true;
+        if waiting.since.is_none() {
+            return;
+        }
+        self.waiting = None;
+        if let Err(text) = self.hand_task_over() {
+            self.launch_error = Some(text);
+            self.force();
+        }
+    }
+
+    fn hand_task_over(&mut self) -> Result<(), String> {
+        let text = |error: io::Error| format!("The job's task cannot be handed over: {error}.");
+        let missing = || io::Error::other("it is not there");
+        let task = self.directory.task().map_err(text)?.ok_or_else(missing).map_err(text)?;
+        sandbox::hand_over_prepared(self.assignment)?;
+        self.log = LogFile::open(&task.log_path);
+        self.time_limit = task.time_limit_seconds.map(Duration::from_secs);
+        self.stop_grace = Duration::from_secs(task.stop_grace_seconds);
+        self.attempt.started_at_ms = now_ms();
+        self.record_running();
+        self.launched();
+        let content = serde_json::to_vec(&task).map_err(|error| text(error.into()))?;
+        let content = sandbox::memory_file(&content).map_err(text)?;
+        shell::send(&self.init, &[TASK], &[content.as_fd()]).map_err(text)
     }
 
     /// A job that gets only a part of its data must not look as if it had ended well.
@@ -472,7 +535,8 @@ impl<'a> Watch<'a> {
     }
 
     fn time_limit_at(&self) -> Option<Instant> {
-        self.launched_at?.checked_add(Duration::from_secs(self.spec.time_limit_seconds?))
+        let since = self.launched_at.or(self.waiting.and_then(|waiting| waiting.since))?;
+        since.checked_add(self.time_limit?)
     }
 
     fn carry_out_deadlines(&mut self) {
@@ -492,10 +556,9 @@ impl<'a> Watch<'a> {
 
     fn terminate(&mut self) {
         if let Ending::NotAsked = self.ending {
-            let grace = Duration::from_secs(self.spec.stop_grace_seconds);
             // A grace beyond the clock's range is as good as none ending: a century.
             let century = Duration::from_secs(100 * 365 * 24 * 3600);
-            self.ending = Ending::Terminating { kill_at: Instant::now() + grace.min(century) };
+            self.ending = Ending::Terminating { kill_at: Instant::now() + self.stop_grace.min(century) };
             self.tell_init(EndRequest::Stop);
         }
     }

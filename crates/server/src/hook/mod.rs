@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 const SITECUSTOMIZE: &str = include_str!("sitecustomize.py");
+const WARM_START: &str = include_str!("warm_start.py");
 const SDK_DEFAULTS: &str = include_str!("sagemaker-defaults.yaml");
 
 /// Folder that goes on `PYTHONPATH`.
@@ -23,7 +24,11 @@ pub fn sdk_defaults(data_dir: &Path) -> PathBuf {
 pub fn install(data_dir: &Path) -> std::io::Result<()> {
     let directory = directory(data_dir);
     std::fs::create_dir_all(&directory)?;
-    for (name, content) in [("sitecustomize.py", SITECUSTOMIZE), ("sagemaker-defaults.yaml", SDK_DEFAULTS)] {
+    for (name, content) in [
+        ("sitecustomize.py", SITECUSTOMIZE),
+        ("warm_start.py", WARM_START),
+        ("sagemaker-defaults.yaml", SDK_DEFAULTS),
+    ] {
         let path = directory.join(name);
         if !std::fs::read_to_string(&path).is_ok_and(|present| present == content) {
             let partial = directory.join(format!("{name}.partial"));

@@ -90,6 +90,30 @@ class _AfterImport:
         return spec
 
 
+def _note_imports(path):
+    """Leaves the names of the modules that did not come with the job, for the next start to import ahead."""
+    own = ("sagemaker", "smdebug", "smdistributed", "warm_start", "sitecustomize", "usercustomize", "antigravity", "this")
+    names = []
+    for name, module in list(sys.modules.items()):
+        origin = getattr(getattr(module, "__spec__", None), "origin", None)
+        is_of_the_image = isinstance(origin, str) and origin.startswith("/") and not origin.startswith("/opt/ml/")
+        if is_of_the_image and not name.startswith("_") and name.partition(".")[0] not in own:
+            names.append(name)
+    try:
+        with open(path, "w") as file:
+            file.write("\n".join(names))
+    except OSError:
+        pass  # The next start is slower, no more.
+
+
+def _note_imports_at_the_end():
+    path = os.path.join(sys.prefix, "imported-modules")
+    if sys.prefix == "/opt/ml/.environment" and os.path.exists(path):
+        import atexit
+
+        atexit.register(_note_imports, path)
+
+
 def _run_hidden_sitecustomize():
     here = os.path.dirname(os.path.abspath(__file__))
     elsewhere = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]
@@ -103,4 +127,5 @@ def _run_hidden_sitecustomize():
 
 
 sys.meta_path.insert(0, _AfterImport())
+_note_imports_at_the_end()
 _run_hidden_sitecustomize()

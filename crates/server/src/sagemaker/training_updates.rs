@@ -52,7 +52,7 @@ async fn update_training_job(cx: Cx, input: UpdateTrainingJobInput) -> Result<Up
         )),
         other => other.into(),
     })?;
-    warm_pool::ended(&cx.state, &of_pool).await?;
+    warm_pool::changed(&cx.state, &of_pool).await?;
     Ok(UpdateTrainingJobOutput { training_job_arn: Some(arn) })
 }
 

@@ -22,6 +22,7 @@ use super::run_facts::RunFacts;
 use super::verdict::{self, Verdict};
 use super::{
     admission, deadlines, failure, hang, hosts, metrics, outputs, prepare, restart, spot, sync, usage, warm_pool,
+    warm_start,
 };
 use crate::app::App;
 use crate::capacity::Allocation;
@@ -149,7 +150,10 @@ impl Attempt<'_> {
             () = deadlines::pending_time_over(self, &record) => return Ok(End::PendingTime),
         };
         let [high, low, ..] = uuid::Uuid::new_v4().into_bytes();
-        let lease = addresses.take(key, u16::from_be_bytes([high, low]));
+        let lease = match self.app.training.warm_starts().addresses(key) {
+            Some(range) => addresses.hold(key, range),
+            None => addresses.take(key, u16::from_be_bytes([high, low])),
+        };
         let ready = tokio::select! {
             ready = prepare::ready(self, lease.range(), &allocation.grant) => match ready? {
                 Ok(ready) => Ok(ready),
@@ -495,7 +499,13 @@ impl Attempt<'_> {
             hosts => {
                 let hosts = hosts?;
                 failpoint::pass(Point::JobCleanUp);
+                let pattern = warm_start::pattern(self.app, &self.work.key, &hosts);
                 hosts::clean_up(self.app, &hosts).await;
+                warm_pool::ended(self.app, &self.work.key).await?;
+                if leaves_pool && let Some(pattern) = pattern {
+                    warm_pool::prepare(self.app, &self.work.key, pattern).await;
+                }
+                return Ok(());
             }
         }
         warm_pool::ended(self.app, &self.work.key).await

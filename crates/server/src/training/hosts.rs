@@ -87,13 +87,18 @@ pub fn channels(request: &CreateTrainingJobInput, groups: &[InstanceGroup], host
 /// When that cannot be told now: a job that did run must not run again.
 pub fn are_all_started(app: &App, hosts: &[HostRecord]) -> store::Result<bool> {
     for host in hosts {
+        let unclear = |error: runner::Error| {
+            let context = format!("look at the workload {}", host.workload);
+            store::Error::file(context)(std::io::Error::other(error))
+        };
         match app.executor.observe(&host.workload) {
-            Ok(Observation::Running { .. } | Observation::Exited(_)) => {}
-            Ok(Observation::Unknown) | Err(runner::Error::UnknownWorkload(_)) => return Ok(false),
-            Err(error) => {
-                let context = format!("look at the workload {}", host.workload);
-                return Err(store::Error::file(context)(std::io::Error::other(error)));
+            Ok(Observation::Running { .. } | Observation::Exited(_)) => {
+                if app.executor.awaits_task(&host.workload).map_err(unclear)? {
+                    return Ok(false);
+                }
             }
+            Ok(Observation::Unknown) | Err(runner::Error::UnknownWorkload(_)) => return Ok(false),
+            Err(error) => return Err(unclear(error)),
         }
     }
     Ok(!hosts.is_empty())

@@ -29,6 +29,7 @@ mod sync;
 mod usage;
 mod verdict;
 pub mod warm_pool;
+mod warm_start;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
@@ -54,6 +55,7 @@ pub struct TrainingDriver {
     stops: Arc<Mutex<HashMap<ResourceKey, Arc<Notify>>>>,
     addresses: Arc<Addresses>,
     warm_pools: warm_pool::WarmPools,
+    warm_starts: warm_start::WarmStarts,
 }
 
 impl TrainingDriver {
@@ -66,6 +68,7 @@ impl TrainingDriver {
             stops: Arc::default(),
             addresses: Arc::default(),
             warm_pools: warm_pool::WarmPools::default(),
+            warm_starts: warm_start::WarmStarts::default(),
         }
     }
 
@@ -77,6 +80,11 @@ impl TrainingDriver {
     /// What jobs that have ended keep.
     pub fn warm_pools(&self) -> &warm_pool::WarmPools {
         &self.warm_pools
+    }
+
+    /// Sandboxes that wait for jobs.
+    fn warm_starts(&self) -> &warm_start::WarmStarts {
+        &self.warm_starts
     }
 
     /// Keeps the addresses of the jobs that an earlier server started, and removes what it left of others; call it before [`TrainingDriver::start`].

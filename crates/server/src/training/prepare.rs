@@ -15,6 +15,7 @@ use super::attempt::Attempt;
 use super::attempts::Attempts;
 use super::hosts::{self, OwnChannel};
 use super::record::{FailureCard, HostRecord, TrainingRecord};
+use super::warm_start::{self, Prepared};
 use super::{channels, container, infra_check, restart, sync};
 use crate::app::App;
 use crate::capacity::{Grant, HostGrant};
@@ -71,6 +72,8 @@ pub struct Ready {
     pub hosts: Vec<HostRecord>,
     /// What each of them runs.
     specs: Vec<WorkloadSpec>,
+    /// The sandbox that was made for the only host.
+    prepared: Option<Prepared>,
 }
 
 /// What all hosts of a job share.
@@ -81,6 +84,8 @@ struct Shared<'a> {
     range: AddressRange,
     /// What the hosts know each other by.
     secret: String,
+    /// Whether the folders of the only host are there, and shown in a sandbox.
+    is_prepared: bool,
 }
 
 /// What was put in place for one host.
@@ -125,6 +130,7 @@ pub async fn ready(attempt: &Attempt<'_>, range: AddressRange, grant: &Grant) ->
     hosts::clean_up(app, &earlier.hosts).await;
 
     let groups = hosts::groups(&attempt.request);
+    let prepared = app.training.warm_starts().take(&attempt.work.key);
     let key = &attempt.work.key;
     let mut records = Vec::new();
     let mut log_paths = Vec::new();
@@ -132,7 +138,9 @@ pub async fn ready(attempt: &Attempt<'_>, range: AddressRange, grant: &Grant) ->
         let name = hosts::host_name(index);
         let log_stream = format!("{}/{name}-{}", key.name, app.clock.now_ms() / 1000);
         log_paths.push(app.logs.ensure_stream(&key.account, &key.region, LOG_GROUP, &log_stream).await?);
-        let workload = format!("job-{}", uuid::Uuid::new_v4());
+        let workload = prepared
+            .as_ref()
+            .map_or_else(|| format!("job-{}", uuid::Uuid::new_v4()), |prepared| prepared.id().to_owned());
         records.push(HostRecord { name, workload, log_stream, exit: None, ended_at: None, run: None });
     }
     let (written, granted) = (records.clone(), grant.clone());
@@ -148,9 +156,10 @@ pub async fn ready(attempt: &Attempt<'_>, range: AddressRange, grant: &Grant) ->
         .await?;
     attempt.update(|record, now_ms| record.enter("Downloading", "Downloading input data", now_ms)).await?;
     let secret = uuid::Uuid::new_v4().simple().to_string();
-    let shared = Shared { attempt, attempts: earlier.attempts, groups, range, secret };
+    let is_prepared = prepared.is_some();
+    let shared = Shared { attempt, attempts: earlier.attempts, groups, range, secret, is_prepared };
     match shared.specs(&records, grant, log_paths).await {
-        Ok(specs) => Ok(Ok(Ready { hosts: records, specs })),
+        Ok(specs) => Ok(Ok(Ready { hosts: records, specs, prepared })),
         Err((mut card, index)) => {
             let host = &records[index];
             card.log_tail = attempt.log(&host.log_stream).tail(50).await;
@@ -173,7 +182,13 @@ pub async fn start(attempt: &Attempt<'_>, ready: &Ready) -> store::Result<Step<(
         })
         .await?;
     let app = attempt.app;
-    let started = futures::future::join_all(ready.specs.iter().map(|spec| app.executor.start(spec))).await;
+    let started = futures::future::join_all(ready.specs.iter().map(|spec| async {
+        match &ready.prepared {
+            Some(prepared) => prepared.become_job(app, spec).await,
+            None => app.executor.start(spec).await,
+        }
+    }));
+    let started = started.await;
     let failed = ready.hosts.iter().zip(started).find_map(|(host, started)| Some((host, started.err()?)));
     let Some((host, error)) = failed else { return Ok(Ok(())) };
     hosts::clean_up(app, &ready.hosts).await;
@@ -257,7 +272,9 @@ impl Shared<'_> {
         let (app, account) = (attempt.app, &attempt.work.key.account);
         let directory = job_directory(app, &host.workload);
         let opt_ml = opt_ml(app, &host.workload);
-        if let Err(text) = workloads::make_fresh(&directory, &opt_ml).await {
+        if !self.is_prepared
+            && let Err(text) = workloads::make_fresh(&directory, &opt_ml).await
+        {
             return failed("input", format!("InternalServerError: {text}"));
         }
         let own = hosts::channels(&attempt.request, &self.groups, &host.name);
@@ -375,6 +392,9 @@ impl Shared<'_> {
             Ok(prepared) => prepared,
             Err(error) => return failed("request", format!("ClientError: {error}")),
         };
+        if let Err(error) = warm_start::begin(self.attempt, &opt_ml, environment) {
+            return failed("input", format!("InternalServerError: {}: {error}", opt_ml.display()));
+        }
         for note in &prepared.notes {
             self.attempt.log(&host.log_stream).line(&format!("modelyard: {note}")).await;
         }

@@ -13,6 +13,7 @@ use store::warm_pools::WarmPool;
 use super::admission;
 use super::attempt::Attempt;
 use super::record::TrainingRecord;
+use super::warm_start::{self, Pattern};
 use crate::app::App;
 use crate::capacity::{Allocation, Claim};
 use crate::sagemaker::kinds::TRAINING_JOB;
@@ -61,14 +62,15 @@ impl WarmPools {
         self.lock().values().any(|kept| kept.ends_at.is_none_or(|ends_at| ends_at <= now_ms))
     }
 
-    fn take_due(&self, now_ms: i64) -> Vec<Allocation> {
-        let due = |_: &ResourceKey, kept: &mut Kept| kept.ends_at.is_some_and(|ends_at| ends_at <= now_ms);
-        self.lock().extract_if(due).map(|(_, kept)| kept.allocation).collect()
+    fn due(&self, now_ms: i64) -> Vec<ResourceKey> {
+        let kept = self.lock();
+        let due = kept.iter().filter(|(_, kept)| kept.ends_at.is_some_and(|ends_at| ends_at <= now_ms));
+        due.map(|(key, _)| key.clone()).collect()
     }
 }
 
 /// How long the job keeps its part of the machine after its end; 0 without a pool.
-fn keep_alive_seconds(request: &CreateTrainingJobInput) -> i64 {
+pub fn keep_alive_seconds(request: &CreateTrainingJobInput) -> i64 {
     let resources = request.resource_config.as_ref();
     resources.and_then(|resources| resources.keep_alive_period_in_seconds).map_or(0, i64::from)
 }
@@ -106,6 +108,7 @@ pub async fn admit(attempt: &Attempt<'_>, claim: Claim) -> store::Result<Allocat
         && let Some(pool) = reuse(attempt, &matching, keeps).await?
     {
         if let Some(allocation) = pools.take(&pool.key) {
+            app.training.warm_starts().pass_on(&pool.key, &claim.key);
             return Ok(app.capacity.hand_over(allocation, claim));
         }
         tracing::warn!(pool = pool.key.name, "a warm pool held nothing; the job waits for its turn");
@@ -173,19 +176,40 @@ pub fn end(session: &Session<'_>, job: &Resource, is_left: bool, now_ms: i64) ->
 /// # Errors
 /// When the database fails.
 pub async fn ended(app: &Arc<App>, key: &ResourceKey) -> store::Result<()> {
-    if app.training.warm_pools().holds(key) { follow(app, key).await } else { Ok(()) }
+    // One that the job did not come to use.
+    if let Some(prepared) = app.training.warm_starts().take(key) {
+        warm_start::discard(app, prepared).await;
+    }
+    changed(app, key).await
 }
 
-/// Makes what is held of a pool follow its row: gives it back unless it can be had, else until it ends.
+/// To be called once the row of a pool is changed: the pool in memory follows.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn follow(app: &Arc<App>, key: &ResourceKey) -> store::Result<()> {
+pub async fn changed(app: &Arc<App>, key: &ResourceKey) -> store::Result<()> {
+    if app.training.warm_pools().holds(key) { follow(app, key).await } else { Ok(()) }
+}
+
+/// Prepares the start of the next job of a pool, as long as that can be had.
+pub async fn prepare(app: &Arc<App>, key: &ResourceKey, pattern: Pattern) {
+    let Some(ends_at) = app.training.warm_pools().ends_at(key) else { return };
+    warm_start::prepare(app, key, pattern, (ends_at - app.clock.now_ms()) / 1000).await;
+    // Whoever took the pool meanwhile did so without.
+    if !app.training.warm_pools().holds(key)
+        && let Some(prepared) = app.training.warm_starts().take(key)
+    {
+        warm_start::discard(app, prepared).await;
+    }
+}
+
+/// Gives back what is held of a pool, unless it can be had, else as soon as it ends.
+async fn follow(app: &Arc<App>, key: &ResourceKey) -> store::Result<()> {
     let pools = app.training.warm_pools();
     let wanted = key.clone();
     let pool = app.database.read(move |session| session.warm_pool(&wanted)).await?;
     match pool.filter(WarmPool::is_available) {
-        None => drop(pools.take(key)),
+        None => give_up(app, key).await,
         Some(pool) => {
             let was_followed = {
                 let mut kept = pools.lock();
@@ -198,6 +222,15 @@ pub async fn follow(app: &Arc<App>, key: &ResourceKey) -> store::Result<()> {
         }
     }
     Ok(())
+}
+
+async fn give_up(app: &App, key: &ResourceKey) {
+    let allocation = app.training.warm_pools().take(key);
+    // First, since it uses what is given back.
+    if let Some(prepared) = app.training.warm_starts().take(key) {
+        warm_start::discard(app, prepared).await;
+    }
+    drop(allocation);
 }
 
 /// Ends the pool when its time is up, however often that is put off.
@@ -241,7 +274,9 @@ pub async fn expire(app: &Arc<App>) -> store::Result<()> {
         Ok(())
     });
     ended.await?;
-    drop(pools.take_due(now_ms));
+    for key in pools.due(now_ms) {
+        follow(app, &key).await?;
+    }
     Ok(())
 }
 
@@ -250,6 +285,7 @@ pub async fn expire(app: &Arc<App>) -> store::Result<()> {
 /// # Errors
 /// When the database fails.
 pub async fn resume(app: &Arc<App>) -> store::Result<()> {
+    warm_start::sweep(app).await;
     let now_ms = app.clock.now_ms();
     let found = app.database.write(move |session| {
         session.terminate_warm_pools(now_ms)?;

@@ -1,0 +1,149 @@
+"""An interpreter that is there before its job: imports what is named to it, waits for the job on its standard input, and
+becomes it. A job that would notice gets a fresh interpreter in the same place instead."""
+
+import importlib
+import importlib.machinery
+import json
+import os
+import re
+import sys
+
+NAMES = "imported-modules"
+CODE = "/opt/ml/code"
+
+# What libraries read when they are imported: a script that sets variables itself must import after that.
+_SETS_VARIABLES = re.compile(rb"environ\s*(\[[^\]\n]*\]\s*=[^=]|\.\s*(update|setdefault|pop|clear|__setitem__))|putenv|dotenv|setenv")
+_MOST_SOURCES = 500
+
+
+def import_ahead(names):
+    """Imports quietly what is there; what fails is the job's to import, and to fail with."""
+    null = os.open(os.devnull, os.O_RDWR)
+    kept = [(number, os.dup(number)) for number in (1, 2)]
+    for number, _ in kept:
+        os.dup2(null, number)
+    try:
+        for name in names:
+            try:
+                importlib.import_module(name)
+            except BaseException:
+                continue
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in kept:
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(null)
+
+
+def read_names():
+    try:
+        with open(os.path.join(sys.prefix, NAMES)) as file:
+            return file.read().split("\n")
+    except OSError:
+        return []
+
+
+def receive():
+    """The task, whole; `None` when there is none to come."""
+    parts = []
+    while part := os.read(0, 1 << 20):
+        parts.append(part)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return json.loads(b"".join(parts)) if parts else None
+
+
+def sets_variables(folder):
+    """Whether any source there looks as if it set environment variables."""
+    seen = 0
+    for directory, _, files in os.walk(folder):
+        for name in files:
+            if name.endswith(".py"):
+                seen += 1
+                with open(os.path.join(directory, name), "rb") as file:
+                    if seen > _MOST_SOURCES or _SETS_VARIABLES.search(file.read()):
+                        return True
+    return False
+
+
+def become(command, environment):
+    """Runs the script as `python SCRIPT ARGUMENTS` does."""
+    os.environ.clear()
+    os.environ.update(environment)
+    script = os.path.abspath(command[1])
+    shown = script if sys.version_info >= (3, 9) else command[1]
+    sys.argv[:] = command[1:]
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv[:] = command
+    sys.path[0] = os.path.dirname(script)
+    # What did not exist when it was looked for does so now.
+    sys.path_importer_cache.clear()
+    importlib.invalidate_caches()
+    sys.modules.pop(__name__, None)
+    main = sys.modules["__main__"].__dict__
+    builtins = main["__builtins__"]
+    main.clear()
+    main.update(
+        __name__="__main__",
+        __doc__=None,
+        __package__=None,
+        __loader__=importlib.machinery.SourceFileLoader("__main__", shown),
+        __spec__=None,
+        __annotations__={},
+        __builtins__=builtins,
+        __file__=shown,
+        __cached__=None,
+    )
+    try:
+        with open(script, "rb") as file:
+            code = compile(file.read(), shown, "exec", dont_inherit=True)
+        exec(code, main)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        trace = error.__traceback__.tb_next
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
+        failed = True
+    else:
+        failed = False
+    # Outside of the handler, so that the exit has no exception behind it.
+    if failed:
+        sys.exit(1)
+
+
+def main():
+    import_ahead(read_names())
+    task = receive()
+    if task is None:
+        return
+    command, environment = task["command"], task["environment"]
+    os.chdir(task["working_directory"])
+    # What this process was started with is what libraries have read; the rest is the job's own.
+    started_with = {name: value for name, value in os.environ.items() if name not in ("HOME", "LANG", "PWD", "LC_CTYPE")}
+    same = all(environment.get(name) == value for name, value in started_with.items())
+    added = environment.keys() - started_with.keys()
+    if same and all(is_of_one_job(name) for name in added) and not sets_variables(CODE):
+        become(command, {**{name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}, **environment})
+    else:
+        given = {"HOME": os.environ.get("HOME", "/"), "LANG": os.environ.get("LANG", "C.UTF-8"), **environment}
+        os.execve(command[0], command, given)
+
+
+def is_of_one_job(name):
+    """Variables that differ from job to job, and that no library reads when it is imported."""
+    return name.startswith(("SM_", "AWS_", "TRAINING_JOB_", "SAGEMAKER_")) or name in (
+        "CURRENT_HOST",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "S3_ENDPOINT_URL",
+    )
+
+
+if __name__ == "__main__":
+    # As a module of its own, since a job takes the place of this one.
+    import warm_start
+
+    warm_start.main()
