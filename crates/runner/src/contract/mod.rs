@@ -131,9 +131,11 @@ impl TrainingContract {
     pub fn prepare(&self, opt_ml: &Path, environment: &Environment) -> Result<Prepared, ContractError> {
         let at_opt_ml = |error: std::io::Error| ContractError(format!("{}: {error}", opt_ml.display()));
         self.write_files(opt_ml).map_err(at_opt_ml)?;
-        let layer = environment
-            .write_layer(&opt_ml.join(JOB_LAYER), &Path::new("/opt/ml").join(JOB_LAYER))
-            .map_err(at_opt_ml)?;
+        let (written, layer) = (opt_ml.join(JOB_LAYER), Path::new("/opt/ml").join(JOB_LAYER));
+        // In a sandbox that was prepared it is there, and an interpreter runs from it.
+        if !written.join("pyvenv.cfg").exists() {
+            environment.write_layer(&written, &layer).map_err(at_opt_ml)?;
+        }
         let mut variables = self.base_variables(&layer, environment);
         variables.extend(self.environment.clone());
         let Some(entrypoint) = &self.entrypoint else {

@@ -157,7 +157,8 @@ pub fn begin(attempt: &Attempt<'_>, opt_ml: &Path, environment: &Environment) ->
     }
     let starts = attempt.app.training.warm_starts();
     starts.lock().environments.insert(attempt.work.key.clone(), environment.clone());
-    std::fs::write(opt_ml.join(IMPORTED_MODULES), "")
+    // In a prepared sandbox it is there, and perhaps still being read.
+    std::fs::OpenOptions::new().append(true).create(true).open(opt_ml.join(IMPORTED_MODULES)).map(drop)
 }
 
 /// What the sandbox for the next job is made after; `None` where none is made. Call it before the job is cleaned up.
