@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-NAMES = ["start_up", "job_start", "channels", "queue_of_jobs", "control_plane", "invoke", "logs", "metrics", "s3"]
+NAMES = ["start_up", "job_start", "warm", "channels", "queue_of_jobs", "control_plane", "invoke", "logs", "metrics", "s3"]
 
 
 def main():

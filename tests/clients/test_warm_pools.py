@@ -144,7 +144,8 @@ class Thing: pass
 import pickle
 print(sys.argv, __name__, __file__, os.getcwd(), sys.path[0], sys.executable, sys.prefix)
 print(pickle.loads(pickle.dumps(Thing())).__class__ is Thing, sys.modules["__main__"].Thing is Thing, helper.who)
-print(sorted(name for name in os.environ if name not in ("PWD", "LC_CTYPE", "SHLVL")))
+print(sorted(os.environ))
+print(os.environ["PWD"])
 print(open("/opt/ml/input/data/train/a.csv").read(), os.environ["SM_CHANNEL_TRAIN"], sys.stdin.read() == "")
 print(os.stat("/opt/ml").st_uid == os.getuid(), sorted(os.listdir("/opt/ml")))
 open("/opt/ml/model/weights", "w").write("w")

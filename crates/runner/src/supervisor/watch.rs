@@ -82,7 +82,7 @@ pub(super) struct Watch<'a> {
 }
 
 /// How far a prepared workload is.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Waiting {
     /// Since when its program runs.
     since: Option<Instant>,
@@ -170,7 +170,10 @@ impl<'a> Watch<'a> {
             // Those of a container are the engine's affair.
             shells: if oci::container_of(spec).is_some() { None } else { listen_for_shells(directory) },
             launched_at: None,
-            waiting: assignment.awaits_task.then(Waiting::default),
+            // Read after the control channel is open: a task is either there by now or announced there.
+            waiting: assignment
+                .awaits_task
+                .then(|| Waiting { since: None, has_task: matches!(directory.task(), Ok(Some(_))) }),
             time_limit: spec.time_limit_seconds.map(Duration::from_secs),
             stop_grace: Duration::from_secs(spec.stop_grace_seconds),
             launch_error: None,

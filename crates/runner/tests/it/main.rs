@@ -14,6 +14,7 @@ mod hostile;
 mod hosts;
 mod oci;
 mod output;
+mod prepared;
 mod shell;
 mod supervision;
 mod usage;

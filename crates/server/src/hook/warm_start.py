@@ -115,21 +115,26 @@ def become(command, environment):
 
 
 def main():
+    before = dict(os.environ)
     import_ahead(read_names())
+    # Some libraries set variables for themselves; the job finds them set when it imports these libraries.
+    set_by_imports = {name: value for name, value in os.environ.items() if before.get(name) != value}
+    of_sandbox = {name: before[name] for name in ("HOME", "LANG", "PWD", "LC_CTYPE") if name in before}
     task = receive()
     if task is None:
         return
     command, environment = task["command"], task["environment"]
     os.chdir(task["working_directory"])
+    if "PWD" in of_sandbox:
+        of_sandbox["PWD"] = task["working_directory"]
     # What this process was started with is what libraries have read; the rest is the job's own.
-    started_with = {name: value for name, value in os.environ.items() if name not in ("HOME", "LANG", "PWD", "LC_CTYPE")}
-    same = all(environment.get(name) == value for name, value in started_with.items())
-    added = environment.keys() - started_with.keys()
-    if same and all(is_of_one_job(name) for name in added) and not sets_variables(CODE):
-        become(command, {**{name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}, **environment})
+    started_with = {name: value for name, value in before.items() if name not in of_sandbox}
+    is_same = all(environment.get(name) == value for name, value in started_with.items())
+    added = environment.keys() - started_with.keys() - of_sandbox.keys()
+    if is_same and all(is_of_one_job(name) for name in added) and not sets_variables(CODE):
+        become(command, {**set_by_imports, **of_sandbox, **environment})
     else:
-        given = {"HOME": os.environ.get("HOME", "/"), "LANG": os.environ.get("LANG", "C.UTF-8"), **environment}
-        os.execve(command[0], command, given)
+        os.execve(command[0], command, {**of_sandbox, **environment})
 
 
 def is_of_one_job(name):
