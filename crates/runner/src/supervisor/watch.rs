@@ -1,9 +1,12 @@
 //! Watches one running job: passes its output on, carries out stops and time limits, and finds out how it
 //! ended.
 
+mod shells;
+mod task;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -12,20 +15,20 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use self::task::Waiting;
 use super::directory::{
     Assignment, Attempt, EndRequest, ProcessIdentity, Running, WorkloadDirectory, now_ms,
 };
 use super::output::LogFile;
 use super::watchdog::Watchdog;
 use crate::cgroup::ControlGroup;
-use crate::exec_as::{GO, InitMessage, Readiness, SHELL};
+use crate::exec_as::{GO, InitMessage, Readiness};
 use crate::feed::Feeds;
 use crate::limits::LimitEvent;
 use crate::locks::{LockReport, namespaces, unmet};
 use crate::oci;
 use crate::prepared::TASK;
-use crate::sandbox::{self, JobPid, Launch, announced_pid};
-use crate::shell;
+use crate::sandbox::{JobPid, Launch, announced_pid};
 use crate::usage::{Sampler, Subject};
 use crate::workload::{Containment, Exit, ExitReport, WorkloadSpec};
 
@@ -79,15 +82,6 @@ pub(super) struct Watch<'a> {
     ending: Ending,
     stop_requested: bool,
     time_is_up: bool,
-}
-
-/// How far a prepared workload is.
-#[derive(Clone, Copy)]
-struct Waiting {
-    /// Since when its program runs.
-    since: Option<Instant>,
-    /// Its task is there, and the program is not.
-    has_task: bool,
 }
 
 /// How far the job is on its way out.
@@ -168,7 +162,7 @@ impl<'a> Watch<'a> {
             readiness: None,
             limit_event: None,
             // Those of a container are the engine's affair.
-            shells: if oci::container_of(spec).is_some() { None } else { listen_for_shells(directory) },
+            shells: if oci::container_of(spec).is_some() { None } else { shells::listen(directory) },
             launched_at: None,
             // Read after the control channel is open: a task is either there by now or announced there.
             waiting: assignment
@@ -380,19 +374,6 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Hands a client's connection to the first process in the sandbox, which starts a session for it.
-    fn pass_shell_on(&mut self) {
-        match self.shells.as_ref().map(UnixListener::accept) {
-            Some(Ok((client, _))) => {
-                // If it cannot take it, the connection closes here, and the client says so.
-                let _ = shell::send(&self.init, &[SHELL], &[client.as_fd()]);
-            }
-            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Listening on would only turn in circles.
-            _ => self.shells = None,
-        }
-    }
-
     fn read_init(&mut self) {
         let mut bytes = [0; 4096];
         loop {
@@ -440,36 +421,6 @@ impl<'a> Watch<'a> {
         self.launched_at = Some(Instant::now());
         let path = self.directory.path();
         self.sampler = Some(Sampler::start(path, self.spec, &self.assignment.settings));
-    }
-
-    /// Lets a prepared workload become the job of its task, when both are there.
-    fn begin_task(&mut self) {
-        let Some(waiting) = &mut self.waiting else { return };
-        waiting.has_task = true;
-        if waiting.since.is_none() {
-            return;
-        }
-        self.waiting = None;
-        if let Err(text) = self.hand_task_over() {
-            self.launch_error = Some(text);
-            self.force();
-        }
-    }
-
-    fn hand_task_over(&mut self) -> Result<(), String> {
-        let text = |error: io::Error| format!("The job's task cannot be handed over: {error}.");
-        let missing = || io::Error::other("it is not there");
-        let task = self.directory.task().map_err(text)?.ok_or_else(missing).map_err(text)?;
-        sandbox::hand_over_prepared(self.assignment)?;
-        self.log = LogFile::open(&task.log_path);
-        self.time_limit = task.time_limit_seconds.map(Duration::from_secs);
-        self.stop_grace = Duration::from_secs(task.stop_grace_seconds);
-        self.attempt.started_at_ms = now_ms();
-        self.record_running();
-        self.launched();
-        let content = serde_json::to_vec(&task).map_err(|error| text(error.into()))?;
-        let content = sandbox::memory_file(&content).map_err(text)?;
-        shell::send(&self.init, &[TASK], &[content.as_fd()]).map_err(text)
     }
 
     /// A job that gets only a part of its data must not look as if it had ended well.
@@ -629,17 +580,6 @@ impl<'a> Watch<'a> {
             format!("The sandbox could not be set up ({ended}).")
         } else {
             format!("The sandbox could not be set up ({ended}): {complaint}")
-        }
-    }
-}
-
-/// A job runs as well without: only shells are then refused.
-fn listen_for_shells(directory: &WorkloadDirectory) -> Option<UnixListener> {
-    match shell::listen(directory.path()) {
-        Ok(listener) => Some(listener),
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "shells cannot be opened: {error}");
-            None
         }
     }
 }

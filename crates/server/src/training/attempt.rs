@@ -56,7 +56,6 @@ pub enum End {
 }
 
 impl End {
-    #[expect(clippy::boxed_local, reason = "it is given to map_err by name")]
     fn failed(card: Box<FailureCard>) -> End {
         End::Failed(*card)
     }
