@@ -87,6 +87,8 @@ points! {
 
     /// The server writes down what a supervisor is to run.
     WorkloadAssignment = "workload-assignment",
+    /// The server writes down the task of a sandbox that waits for one.
+    WorkloadTask = "workload-task",
     /// The assignment is there; the supervisor is started.
     SupervisorStart = "supervisor-start",
     /// The supervisor runs; the server has not heard of it. Cannot fail.

@@ -21,8 +21,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0005_object_details", include_str!("migrations/0005_object_details.sql")),
     ("0006_metrics", include_str!("migrations/0006_metrics.sql")),
     ("0007_failures", include_str!("migrations/0007_failures.sql")),
-    ("0009_warm_pools", include_str!("migrations/0009_warm_pools.sql")),
-    ("0011_keys", include_str!("migrations/0011_keys.sql")),
+    ("0008_warm_pools", include_str!("migrations/0008_warm_pools.sql")),
+    ("0009_keys", include_str!("migrations/0009_keys.sql")),
 ];
 
 /// Most writes that share one commit.

@@ -120,7 +120,7 @@ impl WorkloadDirectory {
 
     /// Writes down what a prepared workload is to run.
     pub fn write_task(&self, task: &Task) -> io::Result<()> {
-        self.replace("task.json", &serde_json::to_vec(task)?).map(drop)
+        self.replace(Point::WorkloadTask, "task.json", &serde_json::to_vec(task)?).map(drop)
     }
 
     /// What a prepared workload is to run, once it has been told.
