@@ -122,7 +122,7 @@ def test_the_first_failing_host_is_named_and_the_others_are_stopped(jobs, server
     assert job["FailureReason"].startswith("AlgorithmError: algo-2 failed first of 3 hosts: ExecuteUserScriptError")
     assert "ValueError: bad data on the second host" in job["FailureReason"]
     card = json.loads(server.command("jobs", "show", "one-fails", "--output", "json"))["FailureCard"]
-    assert (card["first_failed_host"], card["exit_code"], card["cause"]) == ("algo-2", 1, "exit")
+    assert (card["first_failed_host"], card["exit_code"], card["cause"]) == ("algo-2", 1, "exception")
     assert "bad data" in card["traceback"] and "/algo-2-" in card["logs"]
     assert "First failed host: algo-2" in server.command("jobs", "show", "one-fails")
     lines = jobs.lines("one-fails")

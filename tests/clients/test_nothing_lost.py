@@ -68,7 +68,7 @@ ELSEWHERE = {
     "usage-rotate",
 }
 # These have tests of their own below.
-ON_THEIR_OWN = {"metric-journal-cut", "workload-end-request", "infra-check-sync"}
+ON_THEIR_OWN = {"metric-journal-cut", "workload-end-request", "workload-task", "infra-check-sync"}
 IN_DATA = [
     name for name in points() if name not in AT_START | IN_SUPERVISORS | IN_JOBS | ELSEWHERE | ON_THEIR_OWN
 ] + ["database-begin", "database-commit", "database-committed"]
@@ -206,6 +206,35 @@ def test_killed_while_a_stop_is_noted(load):
     load.connect()
     job = lambda: load.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"]
     poll(lambda: job() == "Stopped", "the stop is remembered")
+    load.check_nothing_is_left()
+
+
+def test_killed_while_a_prepared_sandbox_gets_its_task(load):
+    server = load.server
+    warm = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10, "KeepAlivePeriodInSeconds": 600}
+    assert load.check_job(load.job(ResourceConfig=warm)) == "Completed"
+    workloads = server.data_dir / "workloads"
+    poll(lambda: any(b'"awaits_task":true' in file.read_bytes() for file in workloads.glob("job-*/workload.json")), "a sandbox waits")
+    server.arm("workload-task")
+    name = load.job()
+    poll(server.has_died, "the server dies as it gives the job to the sandbox")
+    assert server.was_hit("workload-task")
+    server.restart()
+    load.connect()
+    assert load.check_job(name) == "Completed"
+    load.check()
+    load.check_nothing_is_left()
+
+
+def test_killed_while_the_disk_is_probed(load):
+    server = load.server
+    server.arm("infra-check-sync")
+    name = load.job(InfraCheckConfig={"EnableInfraCheck": True})
+    poll(server.has_died, "the server dies in the check that the job asked for")
+    assert server.was_hit("infra-check-sync")
+    server.restart()
+    load.connect()
+    assert load.check_job(name) == "Completed"
     load.check_nothing_is_left()
 
 

@@ -21,8 +21,8 @@ use super::room::Room;
 use super::run_facts::RunFacts;
 use super::verdict::{self, Verdict};
 use super::{
-    admission, deadlines, failure, hang, hosts, metrics, outputs, prepare, restart, spot, sync, usage, warm_pool,
-    warm_start,
+    admission, deadlines, failure, hang, hosts, metrics, outputs, prepare, restart, spot, sync, usage,
+    warm_pool, warm_start,
 };
 use crate::app::App;
 use crate::capacity::Allocation;
@@ -53,12 +53,6 @@ pub enum End {
     },
     /// Another attempt or a deletion took the job away.
     Superseded,
-}
-
-impl End {
-    fn failed(card: Box<FailureCard>) -> End {
-        End::Failed(*card)
-    }
 }
 
 /// What the steps of an attempt share.

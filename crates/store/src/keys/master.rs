@@ -4,6 +4,8 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use failpoint::Point;
+
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::seal::SecretKey;
@@ -61,7 +63,9 @@ fn write(path: &Path, key: &SecretKey) -> std::io::Result<()> {
     let _ = std::fs::remove_file(&partial);
     let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&partial)?;
     writeln!(file, "{}", to_hex(key.expose()))?;
+    failpoint::at(Point::PrivateFileSync)?;
     file.sync_all()?;
+    failpoint::at(Point::PrivateFileRename)?;
     std::fs::rename(&partial, path)?;
     std::fs::File::open(folder)?.sync_all()?;
     folder.parent().map_or(Ok(()), |above| std::fs::File::open(above)?.sync_all())

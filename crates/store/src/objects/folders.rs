@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use failpoint::Point;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 
 use super::{Attributes, Object, Refusal, hex, md5_of};
@@ -138,7 +139,8 @@ impl Folder {
             let passing = format!("{PASSING}{}", uuid::Uuid::new_v4().simple());
             bring(file, &folder, &passing)?;
             let flags = if is_first { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
-            let renamed = rustix::fs::renameat_with(&folder, &passing, &folder, name, flags);
+            let renamed = failpoint::at(Point::ObjectRename)
+                .and_then(|()| Ok(rustix::fs::renameat_with(&folder, &passing, &folder, name, flags)?));
             if renamed.is_err() {
                 // Whatever is left of it is no object.
                 let _ = rustix::fs::unlinkat(&folder, &passing, AtFlags::empty());
@@ -194,7 +196,9 @@ fn bring(file: &Path, folder: &OwnedFd, name: &str) -> io::Result<()> {
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut target = File::from(rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(0o644))?);
-    let copied = io::copy(&mut File::open(file)?, &mut target).and_then(|_| target.sync_all());
+    let copied = io::copy(&mut File::open(file)?, &mut target)
+        .and_then(|_| failpoint::at(Point::ObjectSync))
+        .and_then(|()| target.sync_all());
     if copied.is_err() {
         // Whatever is left of it is no object.
         let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
