@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from conftest import Jobs, poll
+from conftest import BASE_IMAGE, Jobs, poll
 
 WARM = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10, "KeepAlivePeriodInSeconds": 600}
 
@@ -43,16 +43,16 @@ def test_the_sdk_reuses_and_ends_a_pool(server, jobs, run_python, tmp_path):
     (tmp_path / "train.py").write_text("import os\nprint('trained as', os.environ['SM_HP_ROUND'])\n")
     (tmp_path / "fit.py").write_text(
         textwrap.dedent("""
-        import sagemaker
+        import sys
+
         from sagemaker import get_execution_role
-        from sagemaker.sklearn import SKLearn
+        from sagemaker.estimator import Estimator
 
         jobs = []
         for number in (1, 2):
-            estimator = SKLearn(
-                entry_point="train.py", role=get_execution_role(), instance_type="ml.m5.large", instance_count=1,
-                framework_version="1.2-1", py_version="py3", keep_alive_period_in_seconds=1200,
-                hyperparameters={"round": number},
+            estimator = Estimator(
+                image_uri=sys.argv[1], entry_point="train.py", role=get_execution_role(), instance_type="ml.m5.large",
+                instance_count=1, keep_alive_period_in_seconds=1200, hyperparameters={"round": number},
             )
             estimator.fit()
             jobs.append(estimator.latest_training_job.name)
@@ -60,7 +60,7 @@ def test_the_sdk_reuses_and_ends_a_pool(server, jobs, run_python, tmp_path):
         print("jobs", *jobs)
         """)
     )
-    output = run_python("fit.py")
+    output = run_python("fit.py", BASE_IMAGE)
     assert "trained as 1" in output and "trained as 2" in output
     first, second = output.split("jobs ")[-1].split()
     assert pool(jobs, first)["Status"] == "Reused"

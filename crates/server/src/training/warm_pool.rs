@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use store::Session;
 use store::resources::{Resource, ResourceKey};
 use store::warm_pools::WarmPool;
+use tokio::sync::Notify;
 
 use super::admission;
 use super::attempt::Attempt;
@@ -22,6 +23,8 @@ use crate::sagemaker::kinds::TRAINING_JOB;
 #[derive(Default)]
 pub struct WarmPools {
     kept: Mutex<HashMap<ResourceKey, Kept>>,
+    /// Wakes the jobs that wait in line when a pool can be had.
+    available: Notify,
 }
 
 struct Kept {
@@ -99,21 +102,28 @@ pub async fn admit(attempt: &Attempt<'_>, claim: Claim) -> store::Result<Allocat
     let app = attempt.app;
     let pools = app.training.warm_pools();
     let keeps = keep_alive_seconds(&attempt.request) > 0;
-    if !keeps && pools.is_empty() {
-        return admission::admit(attempt, claim).await;
-    }
-    expire(app).await?;
     let matching = matching(&serde_json::to_value(&attempt.request)?);
-    if !claim.spot
-        && let Some(pool) = reuse(attempt, &matching, keeps).await?
-    {
-        if let Some(allocation) = pools.take(&pool.key) {
-            app.training.warm_starts().pass_on(&pool.key, &claim.key);
-            return Ok(app.capacity.hand_over(allocation, claim));
+    let allocation = loop {
+        let available = pools.available.notified();
+        tokio::pin!(available);
+        // From here on no pool is missed.
+        available.as_mut().enable();
+        if !claim.spot && !pools.is_empty() {
+            expire(app).await?;
+            if let Some(pool) = reuse(attempt, &matching, keeps).await? {
+                if let Some(allocation) = pools.take(&pool.key) {
+                    app.training.warm_starts().pass_on(&pool.key, &claim.key);
+                    return Ok(app.capacity.hand_over(allocation, claim));
+                }
+                tracing::warn!(pool = pool.key.name, "a warm pool held nothing; the job waits for its turn");
+            }
         }
-        tracing::warn!(pool = pool.key.name, "a warm pool held nothing; the job waits for its turn");
-    }
-    let allocation = admission::admit(attempt, claim).await?;
+        // A job that waits in line takes a pool as soon as one that matches is there.
+        tokio::select! {
+            allocation = admission::admit(attempt, claim.clone()) => break allocation?,
+            () = available => {}
+        }
+    };
     if keeps {
         let (work, owner) = (attempt.work.clone(), attempt.owner.to_owned());
         let written = app.database.write(move |session| {
@@ -217,6 +227,7 @@ async fn follow(app: &Arc<App>, key: &ResourceKey) -> store::Result<()> {
                     .is_some_and(|kept| std::mem::replace(&mut kept.ends_at, pool.ends_at).is_some())
             };
             if !was_followed {
+                pools.available.notify_waiters();
                 end_in_time(app, key);
             }
         }

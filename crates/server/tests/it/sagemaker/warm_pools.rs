@@ -171,3 +171,23 @@ async fn a_running_job_uses_its_pool_and_one_that_is_stopped_leaves_it() {
     app.ok("SageMaker.StopTrainingJob", json!({"TrainingJobName": "endless"})).await;
     assert_eq!(app.ended("endless").await["WarmPoolStatus"]["Status"], "Available");
 }
+
+#[tokio::test]
+async fn a_matching_job_in_line_takes_the_pool_as_soon_as_it_is_there() {
+    let app = app_for_one().await;
+    let mut job = warm_job("holder", 600);
+    job["AlgorithmSpecification"]["ContainerEntrypoint"] = json!(["sleep", "1000"]);
+    app.ok("SageMaker.CreateTrainingJob", job).await;
+    app.until("the job runs", || async {
+        (describe(&app, "holder").await["SecondaryStatus"] == "Training").then_some(())
+    })
+    .await;
+    app.ok("SageMaker.CreateTrainingJob", warm_job("in-line", 600)).await;
+    app.until("the next job waits", || async {
+        (describe(&app, "in-line").await["SecondaryStatus"] == "Pending").then_some(())
+    })
+    .await;
+    app.ok("SageMaker.StopTrainingJob", json!({"TrainingJobName": "holder"})).await;
+    assert_eq!(app.ended("in-line").await["TrainingJobStatus"], "Completed");
+    assert_eq!(describe(&app, "holder").await["WarmPoolStatus"]["ReusedByJob"], "in-line");
+}
