@@ -379,9 +379,14 @@ async fn updates_are_refused_by_name() {
         code == "ValidationException" && text.contains("ResourceConfig.KeepAlivePeriodInSeconds"),
         "{text}"
     );
+    app.until("it waits in line", || async {
+        let job = app.ok("SageMaker.DescribeTrainingJob", json!({"TrainingJobName": "waits"})).await;
+        (job["SecondaryStatus"] == "Pending").then_some(())
+    })
+    .await;
     let early = json!({"TrainingJobName": "waits", "RemoteDebugConfig": {"EnableRemoteDebug": true}});
     let (_, text) = app.refused("SageMaker.UpdateTrainingJob", early).await;
-    assert!(text.contains("it is Starting"), "{text}");
+    assert!(text.contains("it is Pending"), "{text}");
 }
 
 #[tokio::test]
