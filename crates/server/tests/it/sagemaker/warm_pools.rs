@@ -151,6 +151,13 @@ async fn what_the_service_keeps_no_pool_for_is_refused() {
     let (code, message) = app.refused("SageMaker.CreateTrainingJob", mixed).await;
     assert_eq!(code, "ValidationException");
     assert!(message.contains("KeepAlivePeriodInSeconds"), "{message}");
+    let mut spot = warm_job("spot", 60);
+    spot["EnableManagedSpotTraining"] = json!(true);
+    spot["StoppingCondition"]["MaxWaitTimeInSeconds"] =
+        spot["StoppingCondition"]["MaxRuntimeInSeconds"].clone();
+    let (code, message) = app.refused("SageMaker.CreateTrainingJob", spot).await;
+    assert_eq!(code, "ValidationException");
+    assert!(message.contains("EnableManagedSpotTraining is set to true"), "{message}");
 }
 
 #[tokio::test]
