@@ -79,6 +79,7 @@ pub async fn admit(attempt: &Attempt<'_>, claim: Claim) -> store::Result<Allocat
     let mut written = Ok(());
     let waits = async {
         let pending = attempt.update(|record, now_ms| {
+            record.prepare_again();
             record.enter("Pending", "Waiting for capacity", now_ms);
         });
         written = pending.await.map(drop);
