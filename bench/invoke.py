@@ -1,10 +1,8 @@
-"""InvokeEndpoint on a small scikit-learn model, beside the serving stack of SageMaker's scikit-learn container."""
+"""InvokeEndpoint on a small scikit-learn model, beside the serving stack of SageMaker's scikit-learn container and FastAPI."""
 
 import importlib.util
 import io
 import json
-import os
-import sys
 import time
 import urllib.request
 
@@ -13,16 +11,23 @@ import numpy
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 
-from harness import BENCH, load, options, recording, report
-from harness.modelyard import SKLEARN_IMAGE, Modelyard, wait
-from harness.processes import Process, clean_environment, free_port
+from harness import BENCH, environments, load, options, recording, report
+from harness.modelyard import SKLEARN_IMAGE, Modelyard
+from harness.processes import (
+    Process, all_that_mention, children, clean_environment, cpu_seconds, free_port, proportional_bytes,
+)
+from harness.sagemaker_stack import WORKERS, sagemaker_stack
 
-CONNECTIONS = (1, 16)
+CONNECTIONS = (1, 16, 64)
 ROUNDS = 3
 SECONDS = 1.5
 WARM_UP_SECONDS = 0.5
-WORKERS = os.cpu_count()
 SCRIPT = BENCH / "model/inference.py"
+# The same numeric packages as for the others: the model's time must not differ.
+NUMERIC = ["joblib==1.6.0", "numpy==1.26.4", "scikit-learn==1.5.2", "scipy==1.17.1"]
+FASTAPI = [*NUMERIC, "fastapi==0.165.0", "uvicorn==0.54.0", "httptools==0.9.0", "uvloop==0.23.0"]
+# How much memory may grow under constant load.
+GROWTH_PERCENT = 1
 
 
 def train():
@@ -49,65 +54,72 @@ def model_alone(folder, row, seconds=1):
     return count / (time.perf_counter() - started), answer
 
 
-def deploy(server, model):
-    """Creates an endpoint with the model; returns its name and the seconds until it was in service."""
+# The endpoint whose requests are answered together, for which the script's rows must not depend on each other.
+TOGETHER = "bench-together"
+
+
+def deploy(server, model, name="bench", **variables):
+    """Creates an endpoint with the model; returns the seconds until it was in service."""
     source = server.upload("bench/model.tar.gz", {"model.joblib": model, "code/inference.py": SCRIPT.read_bytes()})
-    sagemaker = server.client("sagemaker")
     environment = {
         "SAGEMAKER_PROGRAM": "inference.py",
         "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
         "SAGEMAKER_MODEL_SERVER_WORKERS": str(WORKERS),
+        **variables,
     }
-    container = {"Image": SKLEARN_IMAGE, "ModelDataUrl": source, "Environment": environment}
-    sagemaker.create_model(ModelName="bench", ExecutionRoleArn=server.role, PrimaryContainer=container)
-    variant = {"VariantName": "AllTraffic", "ModelName": "bench", "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
-    sagemaker.create_endpoint_config(EndpointConfigName="bench", ProductionVariants=[variant])
-    started = time.perf_counter()
-    sagemaker.create_endpoint(EndpointName="bench", EndpointConfigName="bench")
-
-    def settled():
-        endpoint = sagemaker.describe_endpoint(EndpointName="bench")
-        return endpoint if endpoint["EndpointStatus"] in ("InService", "Failed") else None
-
-    endpoint = wait("the endpoint is in service", settled)
-    if endpoint["EndpointStatus"] != "InService":
-        raise SystemExit(f"the endpoint failed: {endpoint.get('FailureReason')}")
-    return time.perf_counter() - started
+    return server.serve(name, {"Image": SKLEARN_IMAGE, "ModelDataUrl": source, "Environment": environment})
 
 
 def container(folder, model):
-    """SageMaker's stack on the same model and script, started as the container does, but without its nginx in front."""
+    """SageMaker's stack on the same model and script."""
     (folder / "opt/model").mkdir(parents=True)
     (folder / "opt/model/model.joblib").write_bytes(model)
+    return sagemaker_stack(folder, SCRIPT)
+
+
+def fastapi(folder):
+    """FastAPI under uvicorn on the container's copy of the model, with as many workers."""
+    python = environments.environment("fastapi", FASTAPI) / "bin/python"
     address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "gunicorn", "--timeout", "60", "-k", "gevent", "-b", address]
-    command += ["--worker-connections", 1000 * WORKERS, "-w", WORKERS, "--log-level", "info", "--no-control-socket", "sagemaker_sklearn:app"]
+    command = [python, "-m", "uvicorn", "fastapi_sklearn:app", "--host", "127.0.0.1", "--port", address.split(":")[1]]
+    command += ["--workers", WORKERS, "--no-access-log", "--log-level", "warning"]
     environment = clean_environment(
-        PYTHONPATH=os.pathsep.join([str(BENCH / "peers"), str(SCRIPT.parent)]),
-        PYTHONWARNINGS="ignore",
-        SAGEMAKER_BASE_DIR=folder / "opt",
-        SAGEMAKER_PROGRAM="inference.py",
-        SAGEMAKER_SUBMIT_DIRECTORY=SCRIPT.parent,
-        SAGEMAKER_MODEL_SERVER_WORKERS=WORKERS,
+        PYTHONPATH=BENCH / "peers", PYTHONWARNINGS="ignore", SCRIPT_DIRECTORY=SCRIPT.parent, MODEL_DIRECTORY=folder / "opt/model"
     )
-    process = Process(command, folder / "gunicorn.log", environment)
+    process = Process(command, folder / "fastapi.log", environment)
     try:
-        ready = process.wait_until_answers(address, "/ping")
+        process.wait_until_answers(address, "/ping")
     except BaseException:
         process.end()
         raise
-    return process, address, ready
+    return process, address
 
 
-def record(server, folder, row, expected):
+def soak(server, requests, minutes):
+    """Constant load on 64 connections; the memory of the server and of the replica must not grow."""
+    seconds = minutes * 60
+    supervisors = [pid for pid in all_that_mention(server.folder) if pid != server.process.pid]
+    replicas = {found for pid in supervisors for found in (pid, *children(pid))}
+    groups = {"server": [server.process.pid], "replica": replicas}
+    load.replay(server.address, requests, 64, min(30, seconds / 4))
+    before = {name: proportional_bytes(pids) for name, pids in groups.items()}
+    result = load.replay(server.address, requests, 64, seconds)
+    print(f"{result['requests']} requests in {minutes:g} min on 64 connections, p99 {result['p99_ms']:.2f} ms")
+    for name, pids in groups.items():
+        after = proportional_bytes(pids)
+        print(f"{name}: {before[name] / 2**20:.1f} MiB before, {after / 2**20:.1f} MiB after")
+        report.verdict(f"growth of the {name}", 100 * (after / before[name] - 1), GROWTH_PERCENT, "%")
+
+
+def record(server, folder, row, expected, name="bench"):
     """The request for us and for the container; both must give the model's answer first."""
     runtime = server.client("sagemaker-runtime")
-    call = {"EndpointName": "bench", "ContentType": "application/json", "Accept": "application/json", "Body": row}
+    call = {"EndpointName": name, "ContentType": "application/json", "Accept": "application/json", "Body": row}
     answer = runtime.invoke_endpoint(**call)["Body"].read().decode()
     if json.loads(answer) != json.loads(expected):
         raise SystemExit(f"the endpoint says {answer}, the model {expected}")
     method, url, headers, body = recording.capture(runtime, "invoke_endpoint", **call)
-    ours = recording.write(folder / "invoke", (method, url, headers, body))
+    ours = recording.write(folder / name, (method, url, headers, body))
     theirs = recording.write(folder / "invocations", (method, url[: url.index("/endpoints/")] + "/invocations", headers, body))
     return ours, theirs
 
@@ -122,28 +134,63 @@ def check_container(address, row, expected):
 
 
 def main():
-    chosen = options.parse(__doc__)
+    flags = {
+        "soak": dict(action="store_true", help="only load an endpoint on 64 connections, and look at the memory"),
+        "minutes": dict(type=float, default=10, help="how long a soak takes; the recorded signatures hold for 15 [default: 10]"),
+    }
+    chosen = options.parse(__doc__, **flags)
     report.heading("InvokeEndpoint")
     model, row = train()
     process, container_address, container_ready = container(chosen.folder, model)
     with process, Modelyard(chosen.modelyard, chosen.folder) as server:
         alone, expected = model_alone(chosen.folder / "opt/model", row)
         check_container(container_address, row, expected)
+        before = set(all_that_mention(server.data_dir))
+        idle_server = proportional_bytes([server.process.pid])
         in_service = deploy(server, model)
-        with load.Bare(chosen.folder, expected) as bare:
-            ours, theirs = record(server, chosen.folder, row, expected)
-            peers = {"modelyard": (server.address, ours), "container": (container_address, theirs), "bare": (bare.address, ours)}
-            results = {}
+        ours, theirs = record(server, chosen.folder, row, expected)
+        if chosen.soak:
+            process.end()
+            return soak(server, ours, chosen.minutes)
+        supervisors = [pid for pid in all_that_mention(server.data_dir) if pid not in before]
+        # What runs in the sandbox names nothing of this run.
+        replica = {found for pid in supervisors for found in (pid, *children(pid))}
+        idle_bytes = proportional_bytes(replica), proportional_bytes([server.process.pid]) - idle_server
+        before = set(all_that_mention(server.data_dir))
+        deploy(server, model, TOGETHER, MODEL_HOST_BATCH="rows")
+        together, _ = record(server, chosen.folder, row, expected, TOGETHER)
+        supervisors = [pid for pid in all_that_mention(server.data_dir) if pid not in before]
+        together_pids = {found for pid in supervisors for found in (pid, *children(pid))}
+        other, fastapi_address = fastapi(chosen.folder)
+        with other, load.Bare(chosen.folder, expected) as bare:
+            check_container(fastapi_address, row, expected)
+            peers = {
+                "modelyard": (server.address, ours, [server.process.pid, *replica]),
+                "together": (server.address, together, [server.process.pid, *together_pids]),
+                "container": (container_address, theirs, [process.process.pid, *children(process.process.pid)]),
+                "fastapi": (fastapi_address, theirs, [other.process.pid, *children(other.process.pid)]),
+                "bare": (bare.address, ours, [bare.process.pid]),
+            }
+            results, spent = {}, {}
             for attempt in range(ROUNDS + 1):
                 for connections in CONNECTIONS:
-                    for name, (address, requests) in peers.items():
-                        seconds = SECONDS if attempt else WARM_UP_SECONDS
+                    for name, (address, requests, pids) in peers.items():
+                        seconds, spent_before = SECONDS if attempt else WARM_UP_SECONDS, cpu_seconds(pids)
                         result = load.replay(address, requests, connections, seconds)
                         if attempt:
                             results.setdefault((connections, name), []).append(result)
-        server.client("sagemaker").delete_endpoint(EndpointName="bench")
+                            key = connections, name
+                            spent[key] = spent.get(key, 0) + cpu_seconds(pids) - spent_before
+        server.remove("bench")
+        server.remove(TOGETHER)
     results = {key: load.combined(rounds) for key, rounds in results.items()}
-    names = {"modelyard": "modelyard (signature checked, sandboxed)", "container": "gunicorn + sagemaker_containers", "bare": "limit: bare hyper server"}
+    names = {
+        "modelyard": "modelyard (signature checked, sandboxed)",
+        "together": "the same with MODEL_HOST_BATCH=rows",
+        "container": "gunicorn + sagemaker_containers",
+        "fastapi": "uvicorn + FastAPI",
+        "bare": "limit: bare hyper server",
+    }
     rows = []
     for connections in CONNECTIONS:
         base = results[connections, "container"]["rate"]
@@ -156,10 +203,14 @@ def main():
                     report.ratio(result["rate"], base),
                     f"{result['p50_ms']:.2f}",
                     f"{result['p99_ms']:.2f}",
+                    f"{1e6 * spent[connections, name] / result['requests']:.0f}",
                 ]
             )
-    report.table([f"{WORKERS} workers each", "requests/s", "of the container", "p50 ms", "p99 ms"], rows)
+    report.table([f"{WORKERS} workers each", "requests/s", "of the container", "p50 ms", "p99 ms", "CPU us"], rows)
     print(f"limit: the script's functions alone: {alone:.0f} calls/s of one core, {1000 / alone:.3f} ms each")
+    share = 1e6 / alone / (1e6 * spent[16, "modelyard"] / results[16, "modelyard"]["requests"])
+    print(f"of the CPU time of a request on 16 connections, the script's functions alone take {100 * share:.0f} %")
+    print(f"memory of an idle endpoint: replica {idle_bytes[0] / 2**20:.1f} MiB, in the server {idle_bytes[1] / 2**20:.1f} MiB")
     print(f"ready: CreateEndpoint to InService {in_service:.1f} s, gunicorn to its first answer {container_ready:.1f} s", end=", ")
     print(f"ratio {report.ratio(container_ready, in_service)}")
     report.verdict("CreateEndpoint to InService, environment at hand", in_service, 5, "s")

@@ -1,5 +1,6 @@
 """200 queued jobs of one second on two slots, over the same scripts started by hand, two at a time."""
 
+import statistics
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,12 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from harness import options, report
 from harness.modelyard import OWN_ENVIRONMENT, Modelyard, wait
 
-from job_start import Jobs
+from job_start import Jobs, printed
 
 JOBS = 200
 SLOTS = 2
 OVERHEAD_LIMIT_MS = 20
-SCRIPT = "import time; time.sleep(1)\n"
+SCRIPT = "import time\nprint('began at', time.time_ns())\ntime.sleep(1)\nprint('ended at', time.time_ns())\n"
+# What lies between the last line of one program and the first line of the next in the same slot.
+STAGES = [
+    "the program's last line -> its end",
+    "its end -> the next job is granted the slot",
+    "the slot -> the record says Training",
+    "the record -> the program is let go",
+    "let go -> its first line",
+]
 
 
 def bare(interpreter, script):
@@ -20,7 +29,7 @@ def bare(interpreter, script):
     count = SLOTS * 10
     began = time.perf_counter()
     with ThreadPoolExecutor(SLOTS) as pool:
-        for done in pool.map(lambda _: subprocess.run([interpreter, script], check=True), range(count)):
+        for done in pool.map(lambda _: subprocess.run([interpreter, script], check=True, stdout=subprocess.DEVNULL), range(count)):
             del done
     return (time.perf_counter() - began) * 1000 * SLOTS / count
 
@@ -28,6 +37,38 @@ def bare(interpreter, script):
 def all_jobs(sagemaker):
     pages = sagemaker.get_paginator("list_training_jobs").paginate(NameContains="queued-", PaginationConfig={"PageSize": 100})
     return [job for page in pages for job in page["TrainingJobSummaries"]]
+
+
+def stages(described, lines):
+    """The milliseconds of each of STAGES, for each slot that went from one job to another."""
+    moments = []
+    for job in described:
+        entered = {one["Status"]: one["StartTime"].timestamp() * 1000 for one in job["SecondaryStatusTransitions"]}
+        printed_at = lambda start: int(printed(lines[job["TrainingJobName"]], start)) / 1e6
+        moments.append(
+            {
+                "granted": entered["Starting"],
+                "training": entered["Training"],
+                "go": job["TrainingStartTime"].timestamp() * 1000,
+                "first": printed_at("began at "),
+                "last": printed_at("ended at "),
+                "end": job["TrainingEndTime"].timestamp() * 1000,
+            }
+        )
+    # The slot of the first job that ends goes to the first one that had to wait, and so on.
+    ending = sorted(moments, key=lambda one: one["end"])
+    granted = sorted(moments, key=lambda one: one["granted"])[SLOTS:]
+    rows = [
+        (
+            before["end"] - before["last"],
+            after["granted"] - before["end"],
+            after["training"] - after["granted"],
+            after["go"] - after["training"],
+            after["first"] - after["go"],
+        )
+        for before, after in zip(ending, granted)
+    ]
+    return list(zip(*rows))
 
 
 def main():
@@ -49,6 +90,7 @@ def main():
         # Looks seldom: what is measured is the server, and it has two CPUs.
         listed = wait("all jobs have ended", lambda: ended(jobs.sagemaker), seconds=400, pause_seconds=2)
         described = [jobs.sagemaker.describe_training_job(TrainingJobName=job["TrainingJobName"]) for job in listed]
+        lines = {job["TrainingJobName"]: list(jobs.lines(job["TrainingJobName"])) for job in described}
     failed = [job for job in described if job["TrainingJobStatus"] != "Completed"]
     if failed:
         raise SystemExit(f"{failed[0]['TrainingJobName']} failed: {failed[0].get('FailureReason')}")
@@ -63,6 +105,11 @@ def main():
             ["of which the program ran", f"{inside:.0f}"],
             ["limit: started by hand", f"{by_hand:.0f}"],
         ],
+    )
+    between = stages(described, lines)
+    report.table(
+        ["between two programs in a slot, ms", "median", "most"],
+        [[name, f"{statistics.median(values):.1f}", f"{max(values):.1f}"] for name, values in zip(STAGES, between)],
     )
     print(f"queued in {queued:.2f} s, {JOBS / queued:.0f} jobs/s")
     report.verdict("overhead over starting by hand", slot - by_hand, OVERHEAD_LIMIT_MS, "ms a job")

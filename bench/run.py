@@ -5,7 +5,29 @@ import sys
 import time
 from pathlib import Path
 
-NAMES = ["start_up", "job_start", "warm", "channels", "queue_of_jobs", "control_plane", "invoke", "logs", "metrics", "s3"]
+NAMES = [
+    "start_up",
+    "job_start",
+    "warm",
+    "channels",
+    "queue_of_jobs",
+    "orchestration",
+    "batch_transform",
+    "control_plane",
+    "pipeline_history",
+    "search",
+    "invoke",
+    "native",
+    "batching",
+    "cold_start",
+    "multi_model",
+    "own_container",
+    "restart",
+    "logs",
+    "metrics",
+    "experiment_metrics",
+    "s3",
+]
 
 
 def main():

@@ -20,6 +20,7 @@ class WarmJobs(Jobs):
 
     def __init__(self, server):
         super().__init__(server)
+        server.client("iam").create_role(RoleName=COLD_ROLE, AssumeRolePolicyDocument='{"Statement": []}')
         self.source = server.upload("bench/warm.tar.gz", {"train.py": SCRIPT.encode()})
 
     def began(self, name, keeps):

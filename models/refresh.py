@@ -16,8 +16,9 @@ from pathlib import Path
 MODELS = Path(__file__).resolve().parent
 
 SERVICES = """
-    application-autoscaling athena cloudwatch ecr events glue iam kms lambda logs s3 sagemaker sagemaker-a2i-runtime
-    sagemaker-featurestore-runtime sagemaker-metrics sagemaker-runtime scheduler secretsmanager sns sqs sts
+    application-autoscaling athena cloudwatch ecr emr emr-serverless events glue iam kms lambda logs s3 sagemaker
+    sagemaker-a2i-runtime sagemaker-featurestore-runtime sagemaker-metrics sagemaker-runtime scheduler secretsmanager sns sqs
+    sts
 """.split()
 
 # Prose, and hints for clients alone: where to send a request, and what to sign or compress.

@@ -26,7 +26,15 @@ class Bare(Process):
     """A hyper server that answers fixed bytes: the limit of HTTP on this machine with this generator."""
 
     def __init__(self, folder, body):
-        super().__init__([binary(), "bare", "--body", body], folder / "bare.log", read_output=True)
+        super().__init__([binary(), "bare", f"--body={body}"], folder / "bare.log", read_output=True)
+        self.address = self.line_with("listening on ").removeprefix("listening on ")
+
+
+class Proxy(Process):
+    """A hyper server that passes requests on: the limit of what stands between a client and a server on this machine."""
+
+    def __init__(self, folder, to):
+        super().__init__([binary(), "proxy", to], folder / "proxy.log", read_output=True)
         self.address = self.line_with("listening on ").removeprefix("listening on ")
 
 

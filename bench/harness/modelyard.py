@@ -21,9 +21,9 @@ OWN_ENVIRONMENT = 'packages = ["joblib"]'
 
 
 class Modelyard(Process):
-    """The server; `environment` is what its image catalogue says of the benchmarks' image."""
+    """The server; `environment` is what its image catalogue says of the benchmarks' image, `listen` an address that it had before."""
 
-    def __init__(self, binary, folder, *flags, environment=THIS_INTERPRETER):
+    def __init__(self, binary, folder, *flags, environment=THIS_INTERPRETER, listen="127.0.0.1:0"):
         self.folder = folder
         self.data_dir = folder / "data"
         images = folder / "images.toml"
@@ -34,7 +34,7 @@ class Modelyard(Process):
             'framework = "scikit-learn"\n'
             f"{environment}\n"
         )
-        command = [binary, "serve", "--data-dir", self.data_dir, "--listen", "127.0.0.1:0", "--images", images, *flags]
+        command = [binary, "serve", "--data-dir", self.data_dir, "--listen", listen, "--images", images, *flags]
         super().__init__(command, folder / "server.log", clean_environment(), read_output=True)
         self.endpoint = self.line_with(" is ready at ").split(" is ready at ")[1]
         self.address = self.endpoint.removeprefix("http://")
@@ -60,6 +60,38 @@ class Modelyard(Process):
             aws_secret_access_key=self.connection["secret_access_key"],
             config=Config(retries={"max_attempts": 0}, read_timeout=60),
         )
+
+    def serve(self, name, container, **variant):
+        """Creates a model of one container, its configuration and its endpoint; returns the seconds until it was in service."""
+        sagemaker = self.client("sagemaker")
+        sagemaker.create_model(ModelName=name, ExecutionRoleArn=self.role, PrimaryContainer=container)
+        if "ServerlessConfig" not in variant:
+            variant = {"InitialInstanceCount": 1, "InstanceType": "ml.m5.large", **variant}
+        variant = {"VariantName": "AllTraffic", "ModelName": name, **variant}
+        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+        started = time.perf_counter()
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+
+        def settled():
+            endpoint = sagemaker.describe_endpoint(EndpointName=name)
+            return endpoint if endpoint["EndpointStatus"] in ("InService", "Failed") else None
+
+        endpoint = wait(f"{name} is in service", settled, seconds=300, pause_seconds=0.002)
+        if endpoint["EndpointStatus"] != "InService":
+            raise SystemExit(f"the endpoint failed: {endpoint.get('FailureReason')}")
+        return time.perf_counter() - started
+
+    def remove(self, name):
+        """Deletes an endpoint and what it was made of, when all have the same name."""
+        sagemaker = self.client("sagemaker")
+        sagemaker.delete_endpoint(EndpointName=name)
+
+        def is_gone():
+            return all(endpoint["EndpointName"] != name for endpoint in sagemaker.list_endpoints(NameContains=name)["Endpoints"])
+
+        wait(f"{name} is gone", is_gone, pause_seconds=0.01)
+        sagemaker.delete_endpoint_config(EndpointConfigName=name)
+        sagemaker.delete_model(ModelName=name)
 
     def upload(self, key, files):
         """Puts a tar.gz of names and bytes into the bucket; returns its URI."""

@@ -10,8 +10,11 @@ from pathlib import Path
 from harness import ROOT
 
 
-def parse(description):
-    """Parses the command line and adds `folder`: a fresh folder for this run, in place of that of the last one."""
+def parse(description, **flags):
+    """Parses the command line and adds `folder`: a fresh folder for this run, in place of that of the last one.
+
+    `flags` are a benchmark's own: the arguments of `add_argument` by name.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--modelyard", type=Path, required=True, help="the server's binary; numbers of a debug build mean little")
     parser.add_argument(
@@ -20,6 +23,8 @@ def parse(description):
         default=ROOT / "target/bench",
         help="folder for data directories, on the disk to be measured [default: target/bench]",
     )
+    for name, arguments in flags.items():
+        parser.add_argument("--" + name.replace("_", "-"), **arguments)
     options = parser.parse_args()
     options.modelyard = options.modelyard.resolve()
     if not os.access(options.modelyard, os.X_OK):

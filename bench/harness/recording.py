@@ -48,6 +48,14 @@ def write(path, captured):
     return path
 
 
+def write_each(path, captures):
+    """Writes captured requests one after another."""
+    with path.open("w") as file:
+        for method, url, headers, body in captures:
+            file.write(line(method, _target(url), _with_host(url, headers), body) + "\n")
+    return path
+
+
 def write_many(path, captured, service, connection, changes):
     """Writes a captured request again for each (old, new) text of its body, each signed for itself."""
     method, url, headers, body = captured

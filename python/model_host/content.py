@@ -1,4 +1,5 @@
 """Media types, and how the default functions read and write them."""
+import functools
 import io
 import json
 
@@ -34,6 +35,12 @@ def parse_accept(accept):
     return [part for part in (accept or "").replace(" ", "").split(",") if part]
 
 
+@functools.lru_cache(maxsize=64)
+def first_media_type(accept):
+    """The media type that an Accept header names first."""
+    return media_type(parse_accept(accept)[0])
+
+
 def text(body):
     """The body as str."""
     return body if isinstance(body, str) else bytes(body).decode("utf-8")
@@ -41,6 +48,9 @@ def text(body):
 
 def _json_to_numpy(body, dtype=None):
     data = json.loads(text(body))
+    # Clients of prediction protocols put the rows into an object.
+    if isinstance(data, dict) and set(data) == {"instances"}:
+        data = data["instances"]
     module = numpy()
     # Without numpy the plain lists and numbers are the nearest thing.
     return data if module is None else module.array(data, dtype=dtype)

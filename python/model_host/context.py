@@ -44,12 +44,32 @@ class Context:
 
     def begin(self, header):
         """Forgets the last request and takes the header of the next."""
-        headers = {name: header[field] for field, name in _REQUEST_HEADERS if header.get(field) is not None}
-        self.request_processor = [RequestProcessor(headers)]
-        self.request_ids = {0: header.get("request_id") or ""}
+        self._header = header
+        self._processors = None
         self.answer_fields = {}
         self.status = None
         self.content_type = None
+
+    def keep(self):
+        """What is known of the request at hand, for `resume`."""
+        return self._header, self._processors, self.answer_fields, self.status, self.content_type
+
+    def resume(self, kept):
+        """Goes back to a request that was left for others."""
+        self._header, self._processors, self.answer_fields, self.status, self.content_type = kept
+
+    # Made when a script asks: most do not.
+    @property
+    def request_processor(self):
+        if self._processors is None:
+            header = self._header
+            headers = {name: header[field] for field, name in _REQUEST_HEADERS if header.get(field) is not None}
+            self._processors = [RequestProcessor(headers)]
+        return self._processors
+
+    @property
+    def request_ids(self):
+        return {0: self._header.get("request_id") or ""}
 
     def get_request_id(self, idx=0):
         return self.request_ids[idx]

@@ -4,6 +4,8 @@ import socket
 import struct
 
 MAX_HEADER_BYTES = 1024 * 1024
+# Far more than any caller may send; a length that is nonsense must not take all memory.
+MAX_BODY_BYTES = 4 * 1024 * 1024 * 1024
 CHUNKED = 2**64 - 1
 CHUNK_ERROR = 2**32 - 1
 
@@ -31,7 +33,10 @@ class Connection:
         self._stream.close()
 
     def read_request(self):
-        """Returns (header, body), or None when the data plane has closed the connection."""
+        """Returns (header, body), or None when the data plane has closed the connection.
+
+        The body is a view of memory that the next request overwrites.
+        """
         view = self._view
         have = self._stream.recv_into(view)
         if have == 0:
@@ -40,13 +45,15 @@ class Connection:
         header_bytes, body_bytes = _PREFIX.unpack_from(view)
         if header_bytes > MAX_HEADER_BYTES:
             raise ProtocolError("the header is too long")
+        if body_bytes > MAX_BODY_BYTES:
+            raise ProtocolError("the body is too long")
         body_start = _PREFIX.size + header_bytes
         if body_start > len(view):
             self._grow(body_start)
             view = self._view
         have = self._fill(have, body_start)
         try:
-            header = json.loads(bytes(view[_PREFIX.size:body_start]))
+            header = json.loads(str(view[_PREFIX.size:body_start], "utf-8"))
         except ValueError as error:
             raise ProtocolError("the header is not JSON") from error
         if not isinstance(header, dict):
@@ -55,8 +62,8 @@ class Connection:
         if have > end:
             raise ProtocolError("bytes follow the request")
         if have == end:
-            return header, bytes(view[body_start:end])
-        return header, self._read_rest(bytes(view[body_start:have]), body_bytes)
+            return header, view[body_start:end]
+        return header, self._read_rest(view[body_start:have], body_bytes)
 
     def _fill(self, have, wanted):
         while have < wanted:
@@ -73,16 +80,17 @@ class Connection:
         self._view = memoryview(larger)
 
     def _read_rest(self, start, body_bytes):
-        parts = [start]
-        missing = body_bytes - len(start)
-        while missing:
-            # The kernel fills one object of the full size, so that it need not be copied piece by piece.
-            part = self._stream.recv(min(missing, 1 << 30), socket.MSG_WAITALL)
-            if not part:
+        # Memory of its own, which goes with the request: a large one must not make the worker large for good.
+        body = memoryview(bytearray(body_bytes))
+        have = len(start)
+        body[:have] = start
+        while have < body_bytes:
+            # The kernel fills as much as it can in one call.
+            count = self._stream.recv_into(body[have:], min(body_bytes - have, 1 << 30), socket.MSG_WAITALL)
+            if count == 0:
                 raise ProtocolError("the request ends in its middle")
-            parts.append(part)
-            missing -= len(part)
-        return b"".join(parts)
+            have += count
+        return body
 
     def send_answer(self, header, body=b""):
         """Sends an answer whose body is known."""
@@ -95,6 +103,21 @@ class Connection:
             self._stream.sendall(head[sent:])
             sent = len(head)
         self._stream.sendall(memoryview(body)[sent - len(head):])
+
+    def send_answers(self, answers):
+        """Sends answers whose bodies are known, small ones together."""
+        pieces, size = [], 0
+        for header, body in answers:
+            if pieces and size + len(body) >= _JOIN_BELOW_BYTES:
+                self._stream.sendall(b"".join(pieces))
+                pieces, size = [], 0
+            if len(body) >= _JOIN_BELOW_BYTES:
+                self.send_answer(header, body)
+                continue
+            pieces += [self._encode_header(header, len(body)), body]
+            size += len(body)
+        if pieces:
+            self._stream.sendall(b"".join(pieces))
 
     def begin_chunks(self, header):
         """Begins an answer whose body comes in chunks."""
@@ -128,3 +151,19 @@ class Connection:
                 if len(self._plain_headers) < 16:
                     self._plain_headers[content_type] = encoded
         return _PREFIX.pack(len(encoded), body_bytes) + encoded
+
+
+def split_batch(header, body):
+    """The requests of a batch as pairs of header and body, which are views of its body."""
+    headers, sizes = header.get("requests"), header.get("body_bytes")
+    if not isinstance(headers, list) or not isinstance(sizes, list) or len(headers) != len(sizes):
+        raise ProtocolError("the batch does not say what is in it")
+    requests, start = [], 0
+    for each, size in zip(headers, sizes):
+        if not isinstance(each, dict) or not isinstance(size, int) or size < 0:
+            raise ProtocolError("the batch does not say what is in it")
+        requests.append((each, body[start:start + size]))
+        start += size
+    if start != len(body):
+        raise ProtocolError("the bodies of the batch have another length than it says")
+    return requests

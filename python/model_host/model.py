@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 
-from model_host import compatibility, content, frameworks, script
+from model_host import compatibility, content, frameworks, joining, script
 from model_host.context import CLOSED_SESSION_ID, CUSTOM_ATTRIBUTES, NEW_SESSION_ID, Context
 from model_host.errors import error_body, status_of
 
@@ -45,12 +45,18 @@ class Model:
         else:
             module, defaults = script.import_script(folder, path), frameworks.with_script(framework)
         self._functions = script.Functions(module, defaults, self._context)
+        self._default_content_type = defaults.default_content_type
         self._default_accept = environment.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or defaults.default_accept
         if self._functions.pre_model:
             self._functions.pre_model(model_dir)
         self._model = self._functions.model(model_dir)
         if self._functions.warmup:
             self._functions.warmup(model_dir, self._model)
+        self._joining = joining.joining(environment, self._functions, self._model)
+
+    def batch_limit(self):
+        """How many requests it answers together at most."""
+        return self._joining.limit if self._joining else 1
 
     def invoke(self, header, body):
         """Runs one request. Whatever the script raises becomes an answer."""
@@ -60,14 +66,49 @@ class Model:
         except Exception as error:
             return self._failed(error, 415)
 
-    def _run(self, header, body):
-        functions = self._functions
-        content_type = header.get("content_type") or content.JSON
+    def invoke_together(self, requests, before_call):
+        """Gives the answers of several requests in their order. `before_call` is called before each call of the model."""
+        parts = [self._part(header, body) for header, body in requests]
+        if self._joining:
+            self._joining.predict(parts, self._model, before_call)
+        for part in parts:
+            answer = self._joined_answer(part) if part.is_predicted else None
+            if answer is None:
+                before_call()
+                answer = self.invoke(part.header, part.body)
+            yield answer
+
+    def _part(self, header, body):
+        part = joining.Part(header, body)
+        if self._joining:
+            self._context.begin(header)
+            try:
+                content_type, part.accept, body = self._understood(header, body)
+                part.rows = self._joining.rows(body, content_type)
+                part.context = self._context.keep()
+            except Exception:
+                part.rows = None  # alone, it hears what is wrong
+        return part
+
+    def _joined_answer(self, part):
+        self._context.resume(part.context)
+        try:
+            return self._answer(self._functions.output(part.prediction, part.accept), part.accept)
+        except Exception:
+            return None
+
+    def _understood(self, header, body):
+        content_type = header.get("content_type") or self._default_content_type
         accept = header.get("accept")
         if not accept or accept == content.ANY:
             accept = self._default_accept
-        if content_type in content.UTF8_TYPES:
-            body = body.decode("utf-8")
+        # Made from the buffer in which the request arrived; the only copy of the body.
+        body = str(body, "utf-8") if content_type in content.UTF8_TYPES else bytes(body)
+        return content_type, accept, body
+
+    def _run(self, header, body):
+        functions = self._functions
+        content_type, accept, body = self._understood(header, body)
         if functions.transform:
             return self._answer(functions.transform(self._model, body, content_type, accept), accept)
         try:
@@ -89,7 +130,7 @@ class Model:
     def _answer(self, result, accept):
         context = self._context
         status = context.status or 200
-        content_type = context.content_type or content.media_type(content.parse_accept(accept)[0])
+        content_type = context.content_type or content.first_media_type(accept)
         fields = context.answer_fields
         if isinstance(result, tuple) and len(result) == 2:
             result, content_type = result

@@ -71,6 +71,12 @@ class Functions:
         self.warmup = self._optional(module, "model_warmup_fn", 2, context)
         self.model = with_context(given["model_fn"] or defaults.model_fn, 1, context)
         self.transform = given["transform_fn"] and with_context(given["transform_fn"], 4, context)
+        self.are_default = not any(given[name] for name in _FUNCTIONS[1:])
+        self.predict_sees_context = bool(given["predict_fn"]) and sees_context(given["predict_fn"], 2)
+        # Of frameworks whose input is no plain table: reading one, and what it becomes.
+        takes_rows = not given["input_fn"] and hasattr(defaults, "rows_fn")
+        self.rows = defaults.rows_fn if takes_rows else None
+        self.matrix = defaults.matrix_fn if takes_rows else None
         if not self.transform:
             self.input = with_context(given["input_fn"] or defaults.input_fn, 2, context)
             self.predict = with_context(given["predict_fn"] or defaults.predict_fn, 2, context)
@@ -80,6 +86,19 @@ class Functions:
     def _optional(module, name, count, context):
         function = getattr(module, name, None) if module else None
         return function and with_context(function, count, context)
+
+
+def sees_context(function, count):
+    """Whether `with_context` fills a parameter of the function with the context."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    kinds = [parameter.kind for parameter in parameters]
+    positional = sum(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds)
+    return positional == count + 1 or any(
+        p.name == "context" and p.kind == inspect.Parameter.KEYWORD_ONLY for p in parameters
+    )
 
 
 def with_context(function, count, context):

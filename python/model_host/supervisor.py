@@ -6,9 +6,10 @@ import sys
 import time
 import traceback
 
-from model_host import state
+from model_host import preload, state
 from model_host.frames import Connection, ProtocolError
-from model_host.worker import EXIT_LOAD_FAILED, Worker
+from model_host.many_models import ManyModelsWorker
+from model_host.worker import EXIT_LOAD_FAILED, Worker, failure_text, load
 
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 _LOOK_SECONDS = 1.0
@@ -30,9 +31,14 @@ class Supervisor:
         self._failures = [0] * options.workers
         self._ever_ready = False
         self._draining = False
+        # Loaded before the workers are forked; None where each loads it for itself.
+        self._model = None
 
     def run(self):
         """Returns the exit code."""
+        failure = self._load_once()
+        if failure is not None:
+            return self._give_up(failure)
         # Signals are taken with sigtimedwait; no handler can then interrupt anything.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         die_with_parent = parent_death_signal()
@@ -51,6 +57,24 @@ class Supervisor:
                 self._fork(slot, die_with_parent)
         return 0
 
+    def _load_once(self):
+        """Loads the model here, if there are several workers to share it. Returns a failure text if it cannot be loaded."""
+        if self._options.models_dir or self._options.load != "once" or self._options.workers < 2:
+            return None
+        witness = preload.Witness()
+        if not witness.is_usable():
+            return None
+        try:
+            self._model = load(self._options)
+        except Exception as error:
+            return failure_text(error)
+        reason = witness.reason_against_fork()
+        if reason is not None:
+            print("INFO: the model cannot be shared by the workers, since {}; each loads it for itself.".format(reason),
+                  file=sys.stderr, flush=True)
+            witness.start_anew()
+        return None
+
     def _next_wait(self):
         soonest = min(self._starts.values(), default=time.monotonic() + _LOOK_SECONDS)
         return min(_LOOK_SECONDS, max(0.0, soonest - time.monotonic()))
@@ -68,7 +92,7 @@ class Supervisor:
         try:
             die_with_parent()
             if os.getppid() == parent:
-                code = Worker(self._options, self._listener, self._states[slot]).run()
+                code = self._worker(slot).run()
             sys.stdout.flush()
             sys.stderr.flush()
         except SystemExit as error:
@@ -78,6 +102,11 @@ class Supervisor:
         finally:
             # Not sys.exit: what the parent has registered for its end is not the worker's business.
             os._exit(code)
+
+    def _worker(self, slot):
+        if self._options.models_dir:
+            return ManyModelsWorker(self._options, self._listener, self._states[slot])
+        return Worker(self._options, self._listener, self._states[slot], self._model)
 
     def _reap(self):
         """Collects ended workers. Returns a failure text if the model can never be served."""
@@ -104,11 +133,11 @@ class Supervisor:
         return None
 
     def _end_hanging(self):
-        limit = self._options.model_timeout_seconds + _OVERRUN_SECONDS
         for pid, slot in self._pids.items():
-            if self._states[slot].busy_seconds() > limit:
+            limit = self._states[slot].limit_seconds(self._options.model_timeout_seconds)
+            if self._states[slot].busy_seconds() > limit + _OVERRUN_SECONDS:
                 print("ERROR: worker {} did not answer within {:g} seconds and is ended.".format(
-                    pid, self._options.model_timeout_seconds), file=sys.stderr, flush=True)
+                    pid, limit), file=sys.stderr, flush=True)
                 os.kill(pid, signal.SIGKILL)
 
     def _drain(self):

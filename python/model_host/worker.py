@@ -4,24 +4,60 @@ import signal
 import sys
 import traceback
 
+from model_host import preload
 from model_host.errors import HostError
-from model_host.frames import Connection, ProtocolError
+from model_host.frames import Connection, ProtocolError, split_batch
 from model_host.model import Model, as_bytes
 
 EXIT_LOAD_FAILED = 3
 
 
-class _Drained(Exception):
+def load(options):
+    """Loads the model. Whatever the script raises comes through."""
+    model = Model(options.framework, options.model_dir, options.code_dir)
+    # Objects of the loaded model will not become garbage; the collector need not look at them again and again.
+    gc.collect()
+    gc.freeze()
+    return model
+
+
+def failure_text(error):
+    """Why the model could not be loaded; the log has it too."""
+    if isinstance(error, HostError):
+        text = str(error)
+    else:
+        traceback.print_exception(type(error), error, error.__traceback__)
+        text = "The model could not be loaded.\n" + "".join(
+            traceback.format_exception(type(error), error, error.__traceback__)
+        )
+    print("ERROR: " + text.splitlines()[0], file=sys.stderr, flush=True)
+    return text
+
+
+def time_limit(header):
+    """The seconds that a request has by its own word, or None."""
+    limit = header.get("time_limit_seconds")
+    return float(limit) if isinstance(limit, (int, float)) and 0 < limit < 1e9 else None
+
+
+def greeting(model):
+    """The answer to a ping."""
+    limit = model.batch_limit()
+    return {"status": 200, "batch_limit": limit} if limit > 1 else {"status": 200}
+
+
+class Drained(Exception):
     """The supervisor asked for the end, and no request is in work."""
 
 
 class Worker:
     """Serves connections from the listening socket that all workers share, one after another."""
 
-    def __init__(self, options, listener, state):
+    def __init__(self, options, listener, state, model=None):
         self._options = options
         self._listener = listener
         self._state = state
+        self._model = model
         self._draining = False
         self._waiting = False
 
@@ -30,43 +66,33 @@ class Worker:
         # Until there is something to answer, an asked-for end is an end at once.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD, signal.SIGINT})
-        try:
-            model = Model(self._options.framework, self._options.model_dir, self._options.code_dir)
-        except BaseException as error:
-            return self._load_failed(error)
-        # Objects of the loaded model will not become garbage; the collector need not look at them again and again.
-        gc.collect()
-        gc.freeze()
+        model = self._model
+        if model is None:
+            try:
+                model = load(self._options)
+            except BaseException as error:
+                self._state.set_failed(failure_text(error))
+                return EXIT_LOAD_FAILED
+        else:
+            preload.in_child()
         self._state.set_idle()
         signal.signal(signal.SIGTERM, self._on_terminate)
         try:
             while True:
                 self._serve(model, Connection(self._accept()))
-        except _Drained:
+        except Drained:
             return 0
-
-    def _load_failed(self, error):
-        if isinstance(error, HostError):
-            text = str(error)
-        else:
-            traceback.print_exception(type(error), error, error.__traceback__)
-            text = "The model could not be loaded.\n" + "".join(
-                traceback.format_exception(type(error), error, error.__traceback__)
-            )
-        print("ERROR: " + text.splitlines()[0], file=sys.stderr, flush=True)
-        self._state.set_failed(text)
-        return EXIT_LOAD_FAILED
 
     def _on_terminate(self, _signal, _frame):
         self._draining = True
         if self._waiting:
-            raise _Drained
+            raise Drained
 
     def _wait_for(self, receive):
         """Runs a blocking call that an asked-for end may interrupt."""
         self._waiting = True
         if self._draining:
-            raise _Drained
+            raise Drained
         try:
             return receive()
         finally:
@@ -88,11 +114,14 @@ class Worker:
                 header, body = request
                 kind = header.get("kind")
                 if kind == "invoke":
-                    self._state.set_busy()
+                    self._state.set_busy(time_limit(header))
                     self._answer(connection, model.invoke(header, body))
                     self._state.set_idle()
+                elif kind == "batch":
+                    self._answer_together(connection, model, split_batch(header, body))
+                    self._state.set_idle()
                 elif kind == "ping":
-                    connection.send_answer({"status": 200})
+                    connection.send_answer(greeting(model))
                 else:
                     raise ProtocolError("there is no kind of request called {!r}".format(kind))
         except ProtocolError as error:
@@ -110,6 +139,28 @@ class Worker:
             connection.send_answer(answer.header(), answer.body)
         else:
             self._stream(connection, answer)
+
+    def _answer_together(self, connection, model, requests):
+        ready = []
+
+        def send_ready():
+            sys.stdout.flush()
+            connection.send_answers([(answer.header(), answer.body) for answer in ready])
+            ready.clear()
+
+        def before_call():
+            # Nobody waits for a call that others need, and each call has the full time limit.
+            send_ready()
+            self._state.set_busy()
+
+        self._state.set_busy()
+        for answer in model.invoke_together(requests, before_call):
+            if answer.chunks is None:
+                ready.append(answer)
+            else:
+                send_ready()
+                self._stream(connection, answer)
+        send_ready()
 
     def _stream(self, connection, answer):
         connection.begin_chunks(answer.header())

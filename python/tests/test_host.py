@@ -32,8 +32,8 @@ class Client:
             self.stream.close()
             raise
 
-    def send(self, kind, body=b""):
-        header = json.dumps({"kind": kind}).encode()
+    def send(self, kind, body=b"", **header):
+        header = json.dumps({"kind": kind, **header}).encode()
         self.stream.sendall(struct.pack(">IQ", len(header), len(body)) + header + body)
 
     def receive(self):
@@ -45,22 +45,26 @@ class Client:
             header_bytes, body_bytes = struct.unpack(">IQ", prefix)
             return json.loads(file.read(header_bytes)), file.read(body_bytes)
 
-    def ask(self, kind, body=b""):
-        self.send(kind, body)
+    def ask(self, kind, body=b"", **header):
+        self.send(kind, body, **header)
         return self.receive()
 
 
-class HostTest(unittest.TestCase):
+class HostProcess:
+    """Starts hosts for tests and connects to them."""
+
     def start(self, script, *arguments):
+        self.start_host("--model-dir", model_folder.make(self, {"code/inference.py": script}), *arguments)
+
+    def start_host(self, *arguments):
         root = tempfile.TemporaryDirectory()
         self.addCleanup(root.cleanup)
         # A path longer than the name of a socket may be.
         folder = os.path.join(root.name, "f" * 100)
         os.mkdir(folder)
         self.folder = folder
-        model_dir = model_folder.make(self, {"code/inference.py": script})
         process = subprocess.Popen(
-            [sys.executable, "-m", "model_host", "--socket", folder + "/host.sock", "--model-dir", model_dir, *arguments],
+            [sys.executable, "-m", "model_host", "--socket", folder + "/host.sock", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
         )
@@ -82,6 +86,8 @@ class HostTest(unittest.TestCase):
             self.addCleanup(client.stream.close)
             return client
 
+
+class HostTest(HostProcess, unittest.TestCase):
     def test_each_connection_has_a_worker_of_its_own(self):
         self.start(SCRIPT, "--workers", "2")
         first, second = self.connect(), self.connect()
@@ -92,6 +98,58 @@ class HostTest(unittest.TestCase):
         process = first.ask("invoke")[1]
         first.stream.close()
         self.assertEqual(self.connect().ask("invoke")[1], process)
+
+    def test_workers_share_a_model_that_was_loaded_once(self):
+        script = """
+            import os, random
+            print("loading")
+            def model_fn(model_dir): return os.getpid()
+            def transform_fn(model, body, content_type, accept):
+                if body == "exit": os._exit(9)
+                return "{} {} {}".format(model, os.getpid(), random.random())
+        """
+        self.start(script, "--workers", "2")
+        first, second = self.connect(), self.connect()
+        answers = [client.ask("invoke")[1].split() for client in (first, second)]
+        self.assertEqual(len({loaded for loaded, _, _ in answers}), 1)
+        self.assertEqual(int(answers[0][0]), self.process.pid)
+        self.assertEqual(len({process for _, process, _ in answers}), 2)
+        self.assertEqual(len({number for _, _, number in answers}), 2, "workers draw the same random numbers")
+        # The one in its place has the same model, and did not wait for it.
+        self.assertIsNone(first.ask("invoke", b"exit"))
+        loaded, process, _ = self.connect().ask("invoke")[1].split()
+        self.assertEqual(int(loaded), self.process.pid)
+        self.assertNotIn(process, [process for _, process, _ in answers])
+        self.process.terminate()
+        self.assertEqual(self.process.stdout.read().count("loading"), 1)
+
+    def test_a_model_that_cannot_be_shared_is_loaded_by_each_worker(self):
+        threads = "import threading\n    thread = threading.Thread(target=threading.Event().wait, daemon=True)\n    thread.start()"
+        for keeps in (threads, "global kept\n    kept = open(__file__)", "import socket\n    global kept\n    kept = socket.socket()"):
+            script = (
+                "import os\ndef model_fn(model_dir):\n    " + keeps + "\n    return os.getpid()\n"
+                "def transform_fn(model, body, content_type, accept): return '{} {}'.format(model, os.getpid())\n"
+            )
+            self.start(script, "--workers", "2")
+            clients = []
+            while len(clients) < 2:
+                # The host that finds it out closes the connections it has, and starts anew.
+                client = self.connect()
+                try:
+                    if client.ask("ping") == ({"status": 200}, b""):
+                        clients.append(client)
+                except OSError:
+                    pass
+            for client in clients:
+                loaded, process = client.ask("invoke")[1].split()
+                self.assertEqual(loaded, process, keeps)
+
+    def test_a_shared_model_that_does_not_load_says_why(self):
+        self.start("def model_fn(model_dir): raise KeyError('weights')\n", "--workers", "2")
+        header, _ = self.connect().ask("ping")
+        self.assertEqual(header["status"], 503)
+        self.assertIn("KeyError: 'weights'", header["error"])
+        self.assertEqual(self.process.wait(), 1)
 
     def test_a_dead_worker_is_replaced(self):
         self.start(SCRIPT)
@@ -147,6 +205,15 @@ class HostTest(unittest.TestCase):
         fifo = os.path.join(self.folder, "fifo")
         os.mkfifo(fifo)
         self.assertIsNone(client.ask("invoke", b"await:" + fifo.encode()))
+        self.assertNotEqual(self.connect().ask("invoke")[1], before)
+
+    def test_a_request_may_have_a_time_limit_of_its_own(self):
+        self.start(SCRIPT, "--model-timeout-seconds", "3600")
+        client = self.connect()
+        before = client.ask("invoke")[1]
+        fifo = os.path.join(self.folder, "fifo")
+        os.mkfifo(fifo)
+        self.assertIsNone(client.ask("invoke", b"await:" + fifo.encode(), time_limit_seconds=0.1))
         self.assertNotEqual(self.connect().ask("invoke")[1], before)
 
     def test_a_model_that_does_not_load_is_told_to_whoever_asks(self):

@@ -62,6 +62,17 @@ class Conventions(ModelTest):
         self.assertEqual((status, content_type), (200, "application/json"))
         self.assertIn(b"'application/json'], 'application/json')", body)
 
+    def test_rows_may_come_in_an_object(self):
+        model = self.model("""
+            def model_fn(model_dir): return None
+            def predict_fn(data, model): return data
+        """)
+        for body, seen in (
+            (b'{"instances": [[1, 2]]}', [[1, 2]]),
+            (b"[[1, 2]]", [[1, 2]]),
+        ):
+            self.assertEqual(json.loads(self.ask(model, body)[2]), seen)
+
     def test_the_default_accept_can_be_set(self):
         model = self.model(self.FOUR, environment={"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"})
         self.assertEqual(self.ask(model, b"1", accept="*/*")[1], "text/csv")

@@ -1,10 +1,13 @@
 """Starts the built binary on a free port with a data directory of its own, and points every client at it."""
 
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import boto3
@@ -17,12 +20,13 @@ LIGHT_IMAGES = Path(__file__).parent / "light-images.toml"
 
 # What the outside world may have set for real AWS must not reach the tests.
 for name in list(os.environ):
-    if name.startswith(("AWS_", "SAGEMAKER_", "MODELYARD_")) and name not in ("MODELYARD_BINARY", "MODELYARD_SDK3_PYTHON"):
+    if name.startswith(("AWS_", "SAGEMAKER_", "MODELYARD_")) and name not in ("MODELYARD_BINARY", "MODELYARD_SDK3_PYTHON", "MODELYARD_OPEN_PYTHON", "MODELYARD_ONNX_PYTHON"):
         del os.environ[name]
 
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=50, help="random kills in test_nothing_lost.py")
+    parser.addoption("--pipeline-kills", type=int, default=8, help="random kills in test_pipeline_faults.py")
     parser.addoption("--seed", type=int, default=None, help="what those kills follow; a failure says it")
 
 
@@ -54,8 +58,10 @@ class Server:
             pytest.fail("the server did not start:\n" + self.log.read_text())
         # The last line follows the connection file.
         for line in self.process.stdout:
+            lines.append(line)
             if "your_script.py" in line:
                 break
+        self.announced = lines
         return self
 
     def listen(self):
@@ -117,13 +123,33 @@ def stop_all(server):
     if server.process.poll() is not None:
         server.start()
     sagemaker = server.client("sagemaker")
+
+    def components():
+        return sagemaker.list_inference_components(MaxResults=100)["InferenceComponents"]
+
+    for component in components():
+        if component["InferenceComponentStatus"] != "Deleting":
+            sagemaker.delete_inference_component(InferenceComponentName=component["InferenceComponentName"])
+    poll(lambda: not components(), "all inference components are gone")
     for endpoint in sagemaker.list_endpoints(MaxResults=100)["Endpoints"]:
         if endpoint["EndpointStatus"] != "Deleting":
             sagemaker.delete_endpoint(EndpointName=endpoint["EndpointName"])
     for job in sagemaker.list_training_jobs(MaxResults=100, StatusEquals="InProgress")["TrainingJobSummaries"]:
         sagemaker.stop_training_job(TrainingJobName=job["TrainingJobName"])
+    for job in sagemaker.list_processing_jobs(MaxResults=100, StatusEquals="InProgress")["ProcessingJobSummaries"]:
+        sagemaker.stop_processing_job(ProcessingJobName=job["ProcessingJobName"])
+    for job in sagemaker.list_transform_jobs(MaxResults=100, StatusEquals="InProgress")["TransformJobSummaries"]:
+        sagemaker.stop_transform_job(TransformJobName=job["TransformJobName"])
     poll(lambda: not sagemaker.list_endpoints(MaxResults=100)["Endpoints"], "all endpoints are gone")
     for status in ("InProgress", "Stopping"):
+        poll(
+            lambda: not sagemaker.list_processing_jobs(MaxResults=100, StatusEquals=status)["ProcessingJobSummaries"],
+            "all processing jobs have ended",
+        )
+        poll(
+            lambda: not sagemaker.list_transform_jobs(MaxResults=100, StatusEquals=status)["TransformJobSummaries"],
+            "all transform jobs have ended",
+        )
         poll(
             lambda: not sagemaker.list_training_jobs(MaxResults=100, StatusEquals=status)["TrainingJobSummaries"],
             "all jobs have ended",
@@ -133,9 +159,6 @@ def stop_all(server):
 
 def poll(condition, what, seconds=120):
     """Waits for a condition of another process; the pause only keeps the loop from spinning."""
-    import threading
-    import time
-
     end = time.monotonic() + seconds
     pause = threading.Event()
     while True:
@@ -365,3 +388,38 @@ def deploy_script(endpoints):
     yield deploy
     for name in deployed:
         endpoints.delete(name)
+
+
+class UnderLoad:
+    """`threads` that go on until `over` is set, which the end of the block does."""
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+
+@pytest.fixture
+def gate():
+    """A URL that answers once its event is set."""
+    opened = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            opened.wait(90)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.server_port}/", opened
+        opened.set()
+        listener.shutdown()

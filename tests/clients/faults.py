@@ -93,9 +93,11 @@ class FaultyServer(Server):
                 continue
             try:
                 command = (entry / "cmdline").read_bytes().decode(errors="replace")
+                # bubblewrap has nothing of it on its command line.
+                environment = (entry / "environ").read_bytes().decode(errors="replace")
             except OSError:
                 continue
-            if str(self.data_dir) in command:
+            if str(self.data_dir) in command or f"MODELYARD_WORKLOAD={self.data_dir}/" in environment:
                 found.append((int(entry.name), command.replace("\0", " ")))
         return found
 
@@ -336,15 +338,25 @@ class Load:
             assert "supervisor" in job["FailureReason"], job["FailureReason"]
             return "Failed"
         assert job["TrainingJobStatus"] == "Completed", f"{name}: {job.get('FailureReason')}"
+        # Only one that is retried or was interrupted begins anew.
+        attempts = 1 + statuses.count("Restarting")
+        assert attempts == 1 or "RetryStrategy" in job or "Interrupted" in statuses, f"{name}: {statuses}"
+        last = statuses[::-1][: statuses[::-1].index("Restarting")][::-1] if attempts > 1 else statuses
+        # An interruption may come when the script has just ended by itself.
+        if "Interrupted" in last and last[last.index("Interrupted") - 1] == "Training":
+            last.remove("Interrupted")
         # Whoever waits for room starts again; nothing else comes twice.
-        assert [one for one in statuses if one == "Starting" or one == "Pending"] == statuses[:-4], f"{name}: {statuses}"
-        assert statuses[-4:] == ["Downloading", "Training", "Uploading", "Completed"], f"{name}: {statuses}"
+        assert [one for one in last if one == "Starting" or one == "Pending"] == last[:-4], f"{name}: {statuses}"
+        assert last[-4:] == ["Downloading", "Training", "Uploading", "Completed"], f"{name}: {statuses}"
         body = self.s3.get_object(Bucket="kept", Key=f"models/{name}/output/model.tar.gz")["Body"].read()
         (steps,) = self.jobs[name] - {None}
         with tarfile.open(fileobj=io.BytesIO(body)) as tar:
             assert tar.extractfile("weights").read() == model(steps), f"{name} left another model"
         lines = jobs.lines(name)
-        assert sum(line.startswith("begins at") for line in lines) == 1, f"{name} ran once: {lines}"
+        # An attempt may be lost before its program runs; the last one was not.
+        begun = [int(line.split()[-1]) for line in lines if line.startswith("begins at")]
+        assert 1 <= len(begun) <= attempts, f"{name} ran once in each of {attempts} attempts: {lines}"
+        assert begun == sorted(begun), f"{name} went back behind a checkpoint: {lines}"
         return "Completed"
 
     def exists(self, name):

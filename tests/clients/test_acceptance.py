@@ -69,3 +69,21 @@ def test_version_3(scripts, run_python):
     assert "ModelError" in output and "a bytes-like object is required" in output
     output = run_python("v3_serve.py", **environment)
     assert "invoked_production_variant='AllTraffic'" in output
+
+
+def test_pipeline(scripts, run_python, boto):
+    output = run_python("run_listing3.py", directory=scripts)
+    assert "'PipelineExecutionStatus': 'Succeeded'" in output
+    sagemaker = boto("sagemaker")
+    [execution] = sagemaker.list_pipeline_executions(PipelineName="MLPipeline")["PipelineExecutionSummaries"]
+    arn = execution["PipelineExecutionArn"]
+    listed = sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
+    steps = {step["StepName"]: step for step in listed}
+    assert {name: step["StepStatus"] for name, step in steps.items()} == dict.fromkeys(
+        ("PreprocessData", "TrainModel", "EvaluateModel"), "Succeeded"
+    )
+    name = steps["EvaluateModel"]["Metadata"]["ProcessingJob"]["Arn"].split("/")[-1]
+    job = sagemaker.describe_processing_job(ProcessingJobName=name)
+    bucket, prefix = job["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"][5:].split("/", 1)
+    report = boto("s3").get_object(Bucket=bucket, Key=prefix + "/evaluation.json")["Body"].read()
+    assert json.loads(report) == {"accuracy": 0.9, "model": ["model.tar.gz"]}

@@ -10,7 +10,7 @@ import urllib.request
 
 from conftest import BASE_IMAGE, archive
 
-SOON_SECONDS = 20
+SOON_SECONDS = 60
 
 
 def refused(url, body):

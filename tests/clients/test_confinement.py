@@ -34,14 +34,14 @@ open("/opt/ml/model/weights", "w").write("1")
 
 
 def test_an_isolated_job_reaches_nothing_but_itself(jobs, server):
-    job = jobs.run("isolated", REACH, EnableNetworkIsolation=True)
+    job = jobs.run("isolated-training", REACH, EnableNetworkIsolation=True)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     assert job["EnableNetworkIsolation"] is True
-    assert job["ModelArtifacts"]["S3ModelArtifacts"].endswith("/isolated/output/model.tar.gz")
-    told = jobs.lines("isolated")
+    assert job["ModelArtifacts"]["S3ModelArtifacts"].endswith("/isolated-training/output/model.tar.gz")
+    told = jobs.lines("isolated-training")
     for line in ("interfaces ['lo']", "endpoint False", "metadata False", "itself True", "host True"):
         assert line in told, told
-    run = json.loads(server.command("jobs", "show", "isolated", "--output", "json"))["Hosts"]["algo-1"]
+    run = json.loads(server.command("jobs", "show", "isolated-training", "--output", "json"))["Hosts"]["algo-1"]
     held = {lock["lock"] for lock in run["containment"]["locks"] if lock["held"]}
     assert {"network_namespace", "mount_namespace", "pid_namespace", "no_capabilities", "seccomp"} <= held
 

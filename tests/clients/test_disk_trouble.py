@@ -150,8 +150,9 @@ def test_a_job_on_a_full_disk(server, tmp_path):
         assert "disk_full" in server.command("jobs", "why", name), point
     # These are no fault of the job, and pass: it is completed all the same.
     for point in ("job-finish", "workload-exit", "output-packed", "object-sync", "curve-noted"):
+        # Armed before the job, which may be through before this process has its next turn; its source archive passes the object's.
+        server.arm(point, "skip 1 error 28" if point == "object-sync" else "error 28")
         name = load.job()
-        server.arm(point, "error 28")
         assert load.check_job(name) == "Completed", point
         # The last values of a curve are read after the end.
         poll(lambda: server.was_hit(point), f"a job passes {point}")

@@ -100,6 +100,33 @@ def test_hosts_work_together(jobs):
     assert [stream["logStreamName"].split("/")[1][:6] for stream in streams] == ["algo-1", "algo-2", "algo-3"]
 
 
+def test_isolated_hosts_reach_each_other_and_nothing_else(jobs, server):
+    job = jobs.run(
+        "isolated-hosts",
+        """
+        import os, socket, sys, urllib.parse
+        from peers import OWN, all_reduce
+        server = urllib.parse.urlsplit(os.environ["AWS_ENDPOINT_URL"])
+        try:
+            socket.create_connection((server.hostname, server.port), timeout=5)
+            sys.exit("the server can be reached")
+        except OSError as error:
+            print(OWN, "is cut off:", type(error).__name__, flush=True)
+        print(f"{OWN} total={all_reduce(1)}", flush=True)
+        """,
+        extra_files={"peers.py": SUM},
+        ResourceConfig=resources(2),
+        EnableNetworkIsolation=True,
+    )
+    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), jobs.lines("isolated-hosts"))
+    lines = jobs.lines("isolated-hosts")
+    for host in ("algo-1", "algo-2"):
+        assert f"{host} is cut off: ConnectionRefusedError" in lines and f"{host} total=2" in lines, lines
+    shown = json.loads(server.command("jobs", "show", "isolated-hosts", "--output", "json"))["Hosts"]
+    held = [lock["lock"] for lock in shown["algo-2"]["containment"]["locks"] if lock["held"]]
+    assert "network_namespace" in held, shown["algo-2"]
+
+
 def test_the_first_failing_host_is_named_and_the_others_are_stopped(jobs, server):
     job = jobs.run(
         "one-fails",

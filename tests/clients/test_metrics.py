@@ -273,7 +273,7 @@ def test_a_training_job_draws_its_curves_and_tells_its_states(server, boto, buck
     listed = cloudwatch.list_metrics(Namespace="/aws/sagemaker/TrainingJobs", Dimensions=dimensions)["Metrics"]
     assert [metric["MetricName"] for metric in listed] == ["train:accuracy", "train:loss"]
     lines = server.command("events", "--output", "json").splitlines()
-    events = [event for event in map(json.loads, lines) if event["detail"]["TrainingJobName"] == name]
+    events = [event for event in map(json.loads, lines) if event["detail"].get("TrainingJobName") == name]
     assert {event["detail-type"] for event in events} == {"SageMaker Training Job State Change"}
     states = [(event["detail"]["TrainingJobStatus"], event["detail"]["SecondaryStatus"]) for event in events]
     assert states[0] == ("InProgress", "Starting") and states[-1] == ("Completed", "Completed")

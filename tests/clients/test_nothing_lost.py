@@ -2,16 +2,18 @@
 
 The places are the failpoints of `crates/failpoint`; docs/durability.md says what is guaranteed at each."""
 
+import json
 import os
 import random
 import shutil
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
 
-from conftest import poll
+from conftest import BINARY, Jobs, poll
 from faults import STEPS, FaultyServer, Load, points
 
 # The server passes these before it is ready, or with the first job.
@@ -49,6 +51,7 @@ IN_JOBS = {
     "workload-remove",
     "environment-mark",
     "environment-marked",
+    "environment-scripts",
     "checkpoint-restore",
     "checkpoint-stored",
     "object-export",
@@ -58,19 +61,32 @@ IN_JOBS = {
     "job-clean-up",
     "curve-noted",
 }
-# Tests of the crates kill there: they need more metrics than a client puts in a minute, a container, or a day of samples.
+# Other tests kill there: they need more metrics than a client puts in a minute, a container, a day of samples, or a second store
+# (test_s3_remote.py); or they are passed by what removes old things (test_retention.py).
 ELSEWHERE = {
+    "log-trim",
+    "environment-remove",
     "metric-segment-sync",
     "metric-segment-rename",
     "metric-journal-remove",
     "metric-merged",
     "container-note",
     "usage-rotate",
+    "remote-written",
 }
+# test_async_inference.py kills there.
+IN_ASYNC_REQUESTS = {"async-stored"}
+# test_transform.py kills there.
+IN_TRANSFORMS = {"transform-list", "transform-write", "transform-commit", "transform-stored", "transform-outcome"}
+# test_capture.py kills there.
+IN_CAPTURES = {"capture-begin", "capture-write", "capture-sync", "capture-stored"}
+# test_serverless.py kills there.
+IN_SERVERLESS = {"unpacked-model"}
 # These have tests of their own below.
-ON_THEIR_OWN = {"metric-journal-cut", "workload-end-request", "workload-task", "infra-check-sync"}
+ON_THEIR_OWN = {"metric-journal-cut", "workload-end-request", "workload-task", "workload-go", "infra-check-sync"}
+NOT_IN_DATA = AT_START | IN_SUPERVISORS | IN_JOBS | IN_ASYNC_REQUESTS | IN_TRANSFORMS | IN_CAPTURES | IN_SERVERLESS | ELSEWHERE | ON_THEIR_OWN
 IN_DATA = [
-    name for name in points() if name not in AT_START | IN_SUPERVISORS | IN_JOBS | ELSEWHERE | ON_THEIR_OWN
+    name for name in points() if name not in NOT_IN_DATA
 ] + ["database-begin", "database-commit", "database-committed"]
 
 
@@ -159,7 +175,7 @@ def killed_in_a_job(load, point, order="abort"):
 def test_killed_at_each_write_of_a_job(load):
     """The jobs go on side by side with the kills that follow."""
     # The first jobs build the environment, which is then there.
-    in_order = sorted(IN_JOBS, key=lambda point: not point.startswith("environment"))
+    in_order = sorted(IN_JOBS, key=lambda point: (not point.startswith("environment"), point))
     names = [killed_in_a_job(load, point) for point in in_order]
     # Each commit of a job's life: its row, its claim, its log, its steps, its end.
     names += [killed_in_a_job(load, "database-committed", f"skip {skip} abort") for skip in (1, 3, 5, 7)]
@@ -182,8 +198,11 @@ def test_supervisors_killed_at_each_write(load):
     for point in points():
         if point in IN_SUPERVISORS:
             server.arm(point)
-            ended[point] = load.job(steps=80 if point == "usage-write" else STEPS)
+            ended[point] = name = load.job(steps=80 if point == "usage-write" else STEPS)
             poll(lambda: server.was_hit(point), f"a supervisor passes {point}", 60)
+            # The server writes the report of a lost supervisor, and must not be the one that dies at the next point.
+            status = lambda: load.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"]
+            poll(lambda: status() in ("Failed", "Completed"), f"the job of {point} has ended", 60)
     for point, name in ended.items():
         status = load.check_job(name, may_fail=True)
         assert status == ("Completed" if point == "workload-exit-written" else "Failed"), f"{point}: {status}"
@@ -226,6 +245,82 @@ def test_killed_while_a_prepared_sandbox_gets_its_task(load):
     load.check_nothing_is_left()
 
 
+@pytest.fixture
+def held_job(tmp_path):
+    """A server with one place, which a job has; and a job that waits for it in its finished sandbox."""
+    server = FaultyServer(tmp_path, "--parallel-jobs", "1")
+    load = Load(server.start())
+    load.put("channel/input", b"1,2\n")
+    # Builds the environment.
+    assert load.check_job(load.job()) == "Completed"
+    load.job("holds", steps=100_000)
+    status = lambda: load.sagemaker.describe_training_job(TrainingJobName="holds")["SecondaryStatus"]
+    poll(lambda: status() == "Training", "the place is taken", 60)
+    load.job("waits")
+    poll(lambda: held(server, "containment.json"), "the job is held", 60)
+    yield load
+    if not server.has_died():
+        server.kill()
+    for pid, _ in server.processes():
+        os.kill(pid, signal.SIGKILL)
+
+
+def held(server, file):
+    """The held workloads that have a file in their directory; those that were let go are held no more."""
+    described = (server.data_dir / "workloads").glob("job-*/workload.json")
+    waiting = [one.parent for one in described if b'"is_held":true' in one.read_bytes()]
+    return [one for one in waiting if (one / file).exists() and not (one / "go").exists()]
+
+
+def test_killed_while_jobs_are_held(held_job):
+    """What was held ends with the server, the job is prepared again, and runs once."""
+    load, server = held_job, held_job.server
+    (first,) = held(server, "containment.json")
+    server.kill()
+    poll(lambda: (first / "exit.json").exists(), "what is held ends with the server")
+    server.start()
+    load.connect()
+    poll(lambda: [one for one in held(server, "containment.json") if one != first], "the job is held again", 60)
+    # Supervisors of held jobs may be killed, too; the job is started afresh.
+    for pid, command in server.processes():
+        if any(str(one) in command for one in held(server, "containment.json")) and " supervise " in command:
+            os.kill(pid, signal.SIGKILL)
+    load.sagemaker.stop_training_job(TrainingJobName="holds")
+    assert load.check_job("waits") == "Completed"
+    load.check()
+    load.check_nothing_is_left()
+
+
+@pytest.mark.parametrize("point", ["workload-go", "database-committed"])
+def test_killed_while_a_held_job_is_let_go(held_job, point):
+    load, server = held_job, held_job.server
+    go = lambda: load.sagemaker.describe_training_job(TrainingJobName="waits")["SecondaryStatus"] != "Pending"
+    if point == "workload-go":
+        server.arm(point)
+    load.sagemaker.stop_training_job(TrainingJobName="holds")
+    if point == "database-committed":
+        # Somewhere between the end of the one and that of the other.
+        poll(go, "the job has its turn")
+        server.arm(point)
+    poll(server.has_died, "the server dies as it lets the job go")
+    server.restart()
+    load.connect()
+    assert load.check_job("waits") == "Completed"
+    load.check()
+    load.check_nothing_is_left()
+
+
+def test_supervisors_killed_as_held_jobs_are_let_go(held_job):
+    """At most once: it is not known whether the program ran, so the job has failed, or it was not let go and ran afresh."""
+    load, server = held_job, held_job.server
+    server.arm("workload-running")
+    load.sagemaker.stop_training_job(TrainingJobName="holds")
+    poll(lambda: server.was_hit("workload-running"), "a supervisor dies", 60)
+    load.check_job("waits", may_fail=True)
+    load.check_nothing_is_left()
+    assert not server.has_died()
+
+
 def test_killed_while_the_disk_is_probed(load):
     server = load.server
     server.arm("infra-check-sync")
@@ -238,8 +333,47 @@ def test_killed_while_the_disk_is_probed(load):
     load.check_nothing_is_left()
 
 
+def test_attempts_that_are_lost_go_on_to_the_same_model(load):
+    """A supervisor killed in the middle, a server killed meanwhile, an interruption: one job, one model, no step twice."""
+    server = load.server
+    wait_time = {"MaxRuntimeInSeconds": 300, "MaxWaitTimeInSeconds": 900}
+    name = load.job(
+        steps=350,
+        EnableManagedSpotTraining=True,
+        StoppingCondition=wait_time,
+        RetryStrategy={"MaximumRetryAttempts": 3},
+    )
+
+    def stored():
+        try:
+            return json.loads(load.s3.get_object(Bucket="kept", Key=f"checkpoints/{name}/state.json")["Body"].read())["step"]
+        except load.s3.exceptions.NoSuchKey:
+            return 0
+
+    poll(lambda: stored() > 0, "the first attempt has stored a checkpoint")
+    (supervisor,) = server.supervisors()
+    os.kill(supervisor, signal.SIGKILL)
+    server.kill()
+    server.start()
+    load.connect()
+    jobs = Jobs(server, "kept", load.role)
+
+    def begun():
+        return [int(line.split()[-1]) for line in jobs.lines(name) if line.startswith("begins at")]
+
+    # What the first attempt left may be stored late.
+    poll(lambda: len(begun()) == 2 and stored() > begun()[1], "the second attempt goes on")
+    server.command("jobs", "interrupt", name)
+    assert load.check_job(name) == "Completed"
+    statuses = [transition["Status"] for transition in jobs.describe(name)["SecondaryStatusTransitions"]]
+    assert statuses.count("Restarting") == 2 and statuses.count("Interrupted") == 1, statuses
+    first, second, third = begun()
+    assert 0 == first < second < third
+    load.check_nothing_is_left()
+
+
 def test_every_point_has_a_test():
-    everywhere = AT_START | IN_SUPERVISORS | IN_JOBS | ELSEWHERE | ON_THEIR_OWN | set(IN_DATA)
+    everywhere = AT_START | IN_SUPERVISORS | IN_JOBS | IN_ASYNC_REQUESTS | IN_TRANSFORMS | IN_CAPTURES | IN_SERVERLESS | ELSEWHERE | ON_THEIR_OWN | set(IN_DATA)
     assert set(points()) == everywhere, set(points()) ^ everywhere
     assert len(points()) > 50
 
@@ -263,10 +397,16 @@ def test_killed_at_random(load, pytestconfig):
                 return
             done.wait(0.02)
 
+    # One whose supervisor is killed fails, or begins anew from its checkpoint; so does one that is interrupted.
+    retried = {"RetryStrategy": {"MaximumRetryAttempts": 30}}
+    wait_time = {"MaxRuntimeInSeconds": 300, "MaxWaitTimeInSeconds": 900}
+    spot = {"EnableManagedSpotTraining": True, "StoppingCondition": wait_time, **retried}
+    kinds = random.Random(seed)
+
     def jobs():
         while not done.is_set():
             try:
-                name = load.job(steps=chance.randrange(4, 60))
+                name = load.job(steps=kinds.randrange(4, 60), **kinds.choice([{}, retried, spot]))
             except Exception as error:
                 failures.append(error)
                 return
@@ -282,6 +422,10 @@ def test_killed_at_random(load, pytestconfig):
         for number in range(kills):
             done.wait(chance.random() * 0.4)
             assert not failures, failures
+            if names and chance.random() < 0.2:
+                # It may be no spot job, or have ended.
+                interrupt = [BINARY, "jobs", "interrupt", names[-1], "--data-dir", server.data_dir]
+                subprocess.run(interrupt, capture_output=True, timeout=60)
             supervisors = server.supervisors()
             if supervisors and chance.random() < 0.3:
                 try:
@@ -302,8 +446,14 @@ def test_killed_at_random(load, pytestconfig):
             thread.join(120)
     assert not failures, failures
     load.check()
-    ended = [load.check_job(name, may_fail=True) for name in load.jobs if load.exists(name)]
-    assert names and ended.count("Failed") <= supervisors_killed, f"{ended} after {supervisors_killed} killed supervisors"
+    ended = {name: load.check_job(name, may_fail=True) for name in list(load.jobs) if load.exists(name)}
+    failed = [name for name, status in ended.items() if status == "Failed"]
+    assert names and len(failed) <= supervisors_killed, f"{ended} after {supervisors_killed} killed supervisors"
+    for name in failed:
+        assert "RetryStrategy" not in load.sagemaker.describe_training_job(TrainingJobName=name), f"{name} was not retried"
+        (steps,) = load.jobs[name] - {None}
+        again = load.job(checkpoints=name, steps=steps)
+        assert load.check_job(again) == "Completed", f"{again} goes on from {name}"
     assert load.check_job(load.job()) == "Completed"
     assert set(names) <= set(load.jobs)
     load.check_nothing_is_left()

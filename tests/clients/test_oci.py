@@ -1,10 +1,15 @@
 """Training jobs in real container images, through Podman; the images are made from local files."""
 
 import io
+import json
+import os
 import shutil
+import signal
 import subprocess
 import tarfile
+import tempfile
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +25,13 @@ echo "$TRAINING_JOB_NAME own=$OWN"
 touch /opt/ml/input/data/train/b 2>/dev/null || echo "the channel is read-only"
 case "$MODE" in
   wait) trap 'echo weights > /opt/ml/model/model.txt; exit 0' TERM; echo waiting; sleep 1000 & wait ;;
+  resume)
+    if test -e /opt/ml/checkpoints/begun; then
+      echo "goes on"
+    else
+      trap 'echo "told to end"; exit 0' TERM
+      echo begun > /opt/ml/checkpoints/begun; echo waiting; sleep 1000 & wait
+    fi ;;
   fail) echo "the disk of the image is square" > /opt/ml/output/failure; exit 4 ;;
   memory) exec tail /dev/zero ;;
 esac
@@ -30,12 +42,13 @@ chmod 600 /opt/ml/model/deep/model.txt
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    """A Podman whose storage is these tests' own."""
-    storage = tmp_path_factory.mktemp("containers")
+def engine():
+    """A Podman whose storage is these tests' own. It wants a short path."""
+    storage = Path(tempfile.mkdtemp(prefix="podman-"))
     options = ["--root", str(storage / "root"), "--runroot", str(storage / "run"), "--runtime", "runc"]
     yield options
     subprocess.run(["podman", *options[:4], "system", "reset", "--force"], capture_output=True, timeout=60)
+    shutil.rmtree(storage, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +119,7 @@ def start(jobs, name, image, **request):
             }
         ],
         OutputDataConfig={"S3OutputPath": f"s3://{jobs.bucket}/models"},
-        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
+        ResourceConfig=request.pop("ResourceConfig", {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10}),
         **request,
     )
 
@@ -201,21 +214,108 @@ def test_containers_that_nobody_watches_go_with_the_next_start(jobs, image, engi
     poll(lambda: containers(engine) == [], "the stray is gone", seconds=30)
 
 
-def test_endpoints_refuse_the_image_by_name(jobs, image):
-    jobs.sagemaker.create_model(ModelName="own", ExecutionRoleArn=jobs.role, PrimaryContainer={"Image": image})
-    variant = {"VariantName": "a", "ModelName": "own", "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
-    jobs.sagemaker.create_endpoint_config(EndpointConfigName="own", ProductionVariants=[variant])
-    jobs.sagemaker.create_endpoint(EndpointName="own", EndpointConfigName="own")
+def test_a_processing_job_runs_in_the_image(jobs, image):
+    jobs.s3.put_object(Bucket=jobs.bucket, Key="raw/a.csv", Body=b"1,2\n")
+    source = {"S3DataType": "S3Prefix", "S3InputMode": "File", "LocalPath": "/opt/ml/processing/in"}
+    script = """
+        cat /opt/ml/code/note.txt; echo "$PROCESSING_JOB_ARN"
+        cat /opt/ml/config/resourceconfig.json; echo
+        mkdir /opt/ml/processing/out/deep; cat /opt/ml/processing/in/a.csv > /opt/ml/processing/out/deep/b.csv
+        chmod 600 /opt/ml/processing/out/deep/b.csv
+        echo "one file" > /opt/ml/output/message
+        touch /opt/ml/config/x 2>/dev/null || echo "the configuration is read-only"
+    """
+    jobs.s3.put_object(Bucket=jobs.bucket, Key="raw/run.sh", Body=script.encode())
+    jobs.sagemaker.create_processing_job(
+        ProcessingJobName="contained",
+        AppSpecification={"ImageUri": image, "ContainerEntrypoint": ["sh", "/opt/ml/processing/in/run.sh"]},
+        ProcessingInputs=[{"InputName": "in", "S3Input": {"S3Uri": f"s3://{jobs.bucket}/raw", **source}}],
+        ProcessingOutputConfig={
+            "Outputs": [
+                {
+                    "OutputName": "out",
+                    "S3Output": {
+                        "S3Uri": f"s3://{jobs.bucket}/clean",
+                        "LocalPath": "/opt/ml/processing/out",
+                        "S3UploadMode": "EndOfJob",
+                    },
+                }
+            ]
+        },
+        ProcessingResources={"ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10}},
+        RoleArn=jobs.role,
+    )
 
-    def settled():
-        endpoint = jobs.sagemaker.describe_endpoint(EndpointName="own")
-        return endpoint if endpoint["EndpointStatus"] in ("InService", "Failed") else None
+    def ended():
+        job = jobs.sagemaker.describe_processing_job(ProcessingJobName="contained")
+        return None if job["ProcessingJobStatus"] == "InProgress" else job
 
-    endpoint = poll(settled, "the endpoint has settled")
-    assert endpoint["EndpointStatus"] == "Failed"
-    assert image in endpoint["FailureReason"] and "endpoints cannot yet" in endpoint["FailureReason"]
+    job = poll(ended, "the job has ended")
+    assert (job["ProcessingJobStatus"], job["ExitMessage"]) == ("Completed", "one file\n"), job
+    assert jobs.s3.get_object(Bucket=jobs.bucket, Key="clean/deep/b.csv")["Body"].read() == b"1,2\n"
+    group = "/aws/sagemaker/ProcessingJobs"
+    [stream] = jobs.logs.describe_log_streams(logGroupName=group, logStreamNamePrefix="contained/")["logStreams"]
+    events = jobs.logs.get_log_events(logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=True)["events"]
+    lines = [event["message"] for event in events]
+    assert "code of the image" in lines and job["ProcessingJobArn"] in lines and "the configuration is read-only" in lines
 
 
 def test_doctor_tries_the_engine(oci_server):
     findings = oci_server.command("doctor")
     assert "ok   container engine     Podman" in findings and "runs containers with runc" in findings, findings
+
+
+def test_an_interrupted_container_goes_on_from_its_checkpoint(jobs, image, engine, oci_server):
+    start(
+        jobs,
+        "oci-spot",
+        image,
+        Environment={"MODE": "resume"},
+        EnableManagedSpotTraining=True,
+        StoppingCondition={"MaxRuntimeInSeconds": 300, "MaxWaitTimeInSeconds": 600},
+        CheckpointConfig={"S3Uri": f"s3://{jobs.bucket}/checkpoints/oci-spot"},
+    )
+    jobs.wait_for_line("oci-spot", "waiting")
+    oci_server.command("jobs", "interrupt", "oci-spot")
+    job = jobs.wait("oci-spot")
+    lines = jobs.lines("oci-spot")
+    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines)
+    statuses = [transition["Status"] for transition in job["SecondaryStatusTransitions"]]
+    assert statuses.count("Interrupted") == statuses.count("Restarting") == 1, statuses
+    assert lines.index("told to end") < lines.index("goes on")
+    assert containers(engine) == []
+
+
+def test_a_container_that_lost_its_supervisor_is_tried_again(jobs, image, engine, oci_server):
+    start(
+        jobs,
+        "oci-retry",
+        image,
+        Environment={"MODE": "resume"},
+        RetryStrategy={"MaximumRetryAttempts": 1},
+        CheckpointConfig={"S3Uri": f"s3://{jobs.bucket}/checkpoints/oci-retry"},
+    )
+    jobs.wait_for_line("oci-retry", "waiting")
+    (attempt,) = (oci_server.data_dir / "workloads").glob("job-*/attempt.json")
+    os.kill(json.loads(attempt.read_text())["supervisor_pid"], signal.SIGKILL)
+    job = jobs.wait("oci-retry")
+    lines = jobs.lines("oci-retry")
+    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines)
+    assert "goes on" in lines and "Restarting" in [one["Status"] for one in job["SecondaryStatusTransitions"]]
+    assert containers(engine) == []
+
+
+def test_isolated_containers_of_one_job_share_a_network(jobs, image, engine):
+    script = "cat /proc/net/dev; cat /etc/hosts | while read address name; do echo $name; done"
+    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 10}
+    words = {"ContainerEntrypoint": ["sh", "-c"], "ContainerArguments": [script]}
+    start(
+        jobs, "oci-isolated", image, AlgorithmSpecification=words, ResourceConfig=resources, EnableNetworkIsolation=True
+    )
+    job = jobs.wait("oci-isolated")
+    lines = jobs.lines("oci-isolated")
+    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines)
+    assert lines.count("algo-1") == lines.count("algo-2") == 2, lines
+    interfaces = [line.split(":")[0].strip() for line in lines if line.count(":") == 1 and line.split(":")[1].split()[0].isdigit()]
+    assert interfaces == ["lo", "lo"], lines
+    assert containers(engine) == []

@@ -8,6 +8,7 @@ import uuid
 import pytest
 from boto3.s3.transfer import TransferConfig
 
+from conftest import PYTORCH_INFERENCE, archive
 from s3_tools import MIB, body, bucket, refused, s3  # noqa: F401 (fixtures)
 
 MARK = b"find me if you can " * 8
@@ -187,3 +188,34 @@ def test_changes_become_events_where_the_bucket_asks_for_them(server, s3):
         s3.put_bucket_notification_configuration, "NotImplemented", 400, Bucket=name, NotificationConfiguration=topic
     )
     assert "TopicConfiguration" in error["Error"]["Message"]
+
+
+def test_a_model_under_a_key_is_served(s3, bucket, key, kms, endpoints):
+    script = """
+        import json, os
+        def model_fn(model_dir): return json.load(open(os.path.join(model_dir, "weights.json")))
+        def predict_fn(data, model): return {"sum": sum(model) + sum(data)}
+    """
+    packed = archive({"code/inference.py": script, "weights.json": "[1, 2, 3]"})
+    s3.put_object(Bucket=bucket, Key="model.tar.gz", Body=packed, ServerSideEncryption="aws:kms", SSEKMSKeyId=key["Arn"])
+    endpoints.sagemaker.create_model(
+        ModelName="sealed-model",
+        ExecutionRoleArn=endpoints.role,
+        PrimaryContainer={"Image": PYTORCH_INFERENCE, "ModelDataUrl": f"s3://{bucket}/model.tar.gz"},
+    )
+    endpoints.config("sealed-model", **{"sealed-model": 1.0})
+    endpoints.sagemaker.create_endpoint(EndpointName="sealed-model", EndpointConfigName="sealed-model")
+    try:
+        assert endpoints.wait("sealed-model")["EndpointStatus"] == "InService"
+        assert json.load(endpoints.invoke("sealed-model", "[10]")["Body"]) == {"sum": 16}
+    finally:
+        endpoints.delete("sealed-model")
+    # Without its key it cannot be had any more, and the endpoint says why.
+    kms.disable_key(KeyId=key["KeyId"])
+    try:
+        endpoints.sagemaker.create_endpoint(EndpointName="sealed-off", EndpointConfigName="sealed-model")
+        endpoint = endpoints.wait("sealed-off")
+        assert endpoint["EndpointStatus"] == "Failed" and "disabled" in endpoint["FailureReason"], endpoint
+    finally:
+        kms.enable_key(KeyId=key["KeyId"])
+        endpoints.delete("sealed-off")

@@ -157,5 +157,3 @@ def test_the_settings_interrupt_a_job_of_the_sdk(tmp_path):
 def test_what_makes_no_sense_is_refused(jobs):
     with pytest.raises(ClientError, match="It must be present and be greater than or equal to MaxRuntimeInSeconds"):
         jobs.start("spot-refused", "pass", EnableManagedSpotTraining=True)
-    with pytest.raises(ClientError, match="SessionChainingConfig.EnableSessionTagChaining"):
-        jobs.start("spot-refused", "pass", SessionChainingConfig={"EnableSessionTagChaining": True})

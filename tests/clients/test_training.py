@@ -62,6 +62,26 @@ def test_the_container_contract(jobs):
     waiter.wait(TrainingJobName="contract", WaiterConfig={"Delay": 1, "MaxAttempts": 1})
 
 
+def test_interpreters_that_start_early_start_alike(jobs):
+    """Nothing shows whether the interpreter was started while its job waited for the disk, or a variable forbade that."""
+    script = """
+        import json, os, sys
+        changing = ("AWS_", "SM_", "TRAINING_JOB_", "SAGEMAKER_", "PYTHONHASHSEED")
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(changing)}
+        print(json.dumps(variables, sort_keys=True))
+        print(sys.path, sys.argv, sys.orig_argv, sys.flags.dev_mode, sorted(sys.modules))
+        print(os.getcwd(), os.readlink("/proc/self/fd/0"), sys.stdin.read() == "", os.getpgid(0) == os.getpid())
+        import helper
+    """
+    files = {"helper.py": "print(__file__, open(__file__).name)"}
+    early = jobs.run("start-early", script, extra_files=files)
+    late = jobs.run("start-late", script, extra_files=files, Environment={"PYTHONHASHSEED": "0"})
+    for job in (early, late):
+        assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    own, other = ([line for line in jobs.lines(name) if not line.startswith("modelyard: ")] for name in ("start-early", "start-late"))
+    assert len(own) == 4 and own == other
+
+
 def test_metrics_are_read_from_the_log(jobs):
     job = jobs.run(
         "metrics",

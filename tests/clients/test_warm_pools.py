@@ -1,5 +1,9 @@
 """Warm pools: reuse through the SDK, nothing of one job to be seen in the next, and what the next finds prepared."""
 
+import json
+import os
+import pathlib
+import signal
 import textwrap
 
 import pytest
@@ -188,6 +192,36 @@ def test_what_the_sandbox_was_not_made_for_starts_afresh(server, jobs, warm):
     _, lines = warm("pool-entry", "", AlgorithmSpecification=entry)
     assert lines == ["argument pool-entry"]
     assert pool(jobs, "pool-sets")["ReusedByJob"] == "pool-entry"
+
+
+def descendants(pid):
+    children = map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [found for child in children for found in (child, *descendants(child))]
+
+
+def test_a_sandbox_that_dies_as_it_gets_its_job_is_replaced(server, jobs, warm):
+    warm("pool-dying", "import wave")
+    wait_for_sandbox(server)
+    (folder,) = prepared(server)
+    # The folder comes first, then the process.
+    poll((folder / "attempt.json").exists, "the sandbox's supervisor runs")
+    supervisor = json.loads((folder / "attempt.json").read_text())["supervisor_pid"]
+    poll(lambda: descendants(supervisor), "the sandbox's processes run")
+    # It looks alive until its supervisor may look.
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        for pid in reversed(descendants(supervisor)):
+            os.kill(pid, signal.SIGKILL)
+        jobs.start("pool-afresh", "print('ran')", ResourceConfig=dict(WARM))
+        poll((folder / "task.json").exists, "the job is given to the sandbox")
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    job = jobs.wait("pool-afresh")
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    assert "ran" in jobs.lines("pool-afresh") and pool(jobs, "pool-dying")["ReusedByJob"] == "pool-afresh"
+    messages = [transition["StatusMessage"] for transition in job["SecondaryStatusTransitions"]]
+    assert any("the sandbox that its warm pool had prepared was lost" in message for message in messages), messages
+    jobs.sagemaker.update_training_job(TrainingJobName="pool-afresh", ResourceConfig={"KeepAlivePeriodInSeconds": 0})
 
 
 def test_a_pool_outlives_a_killed_server(own_server):

@@ -87,7 +87,7 @@ pub fn tools() -> Step<PathBuf> {
     Ok(folder.join("bin"))
 }
 
-/// Python environment of the clients: `sdk2` or `sdk3`, from `tests/clients/requirements-NAME.txt`.
+/// Python environment of the clients: `sdk2`, `sdk3` or `open`, from `tests/clients/requirements-NAME.txt`.
 pub fn client_environment(name: &str) -> Step<PathBuf> {
     let tools = tools()?;
     let folder = root().join(".venvs").join(name);

@@ -31,11 +31,27 @@ fn clients() -> Step {
     let tools = setup::tools()?;
     let sdk2 = setup::client_environment("sdk2")?;
     let sdk3 = setup::client_environment("sdk3")?;
+    let open = setup::client_environment("open")?;
+    let onnx = setup::client_environment("onnx")?;
     run(Command::new(sdk2)
-        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=8", "tests/clients"])
+        .args([
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-n",
+            "2",
+            "--dist",
+            "loadfile",
+            "--durations=12",
+            "tests/clients",
+        ])
         .env("PATH", setup::path_with(&tools)?)
         .env("MODELYARD_BINARY", server)
-        .env("MODELYARD_SDK3_PYTHON", sdk3))
+        .env("MODELYARD_SDK3_PYTHON", sdk3)
+        .env("MODELYARD_OPEN_PYTHON", open)
+        .env("MODELYARD_ONNX_PYTHON", onnx))
 }
 
 fn part(name: &str, work: impl FnOnce() -> Step) -> Step {

@@ -1,6 +1,7 @@
 //! The limit: a server that reads a request and answers the same bytes, with nothing between.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -12,8 +13,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 /// Serves until the process is ended.
-pub async fn serve(body: Bytes) -> Result<(), String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
+pub async fn serve(listen: SocketAddr, body: Bytes) -> Result<(), String> {
+    let listener = TcpListener::bind(listen).await.map_err(|error| error.to_string())?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     println!("listening on {address}");
     loop {

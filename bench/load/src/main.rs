@@ -1,6 +1,7 @@
 //! Replays recorded HTTP requests at full speed, or serves a fixed answer as fast as hyper can.
 
 mod bare;
+mod proxy;
 mod recording;
 mod replay;
 mod report;
@@ -30,11 +31,19 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Answer every request with the same body on a free port, which is printed, until killed
+    /// Answer every request with the same body until killed; the address is printed
     Bare {
+        /// Where to listen
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
         /// The body of every answer
         #[arg(long, default_value = "[0.0]")]
         body: String,
+    },
+    /// Pass every request on to another server until killed; the address is printed
+    Proxy {
+        /// Where to
+        to: SocketAddr,
     },
 }
 
@@ -51,9 +60,13 @@ fn main() -> Result<(), String> {
             println!("{printed}");
             Ok(())
         }
-        Command::Bare { body } => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-            runtime.map_err(|error| error.to_string())?.block_on(bare::serve(body.into()))
-        }
+        Command::Bare { listen, body } => serving(bare::serve(listen, body.into())),
+        Command::Proxy { to } => serving(proxy::serve(to)),
     }
+}
+
+/// Runs a server on threads of its own.
+fn serving(server: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(server)
 }

@@ -58,13 +58,19 @@ points! {
     PartRow = "part-row",
     /// An upload is given up; the files of its parts are still there. Cannot fail.
     UploadRemove = "upload-remove",
+    /// A remote bucket has acknowledged a write, a part or a deletion; what is kept of it here is written next. Cannot fail.
+    RemoteWritten = "remote-written",
     /// An object becomes a file of a channel.
     ObjectExport = "object-export",
 
     /// Events are appended to a log. May be short.
     LogAppend = "log-append",
+    /// Events that a client put are brought to the disk.
+    LogAppendSync = "log-append-sync",
     /// A group or stream is deleted; its files are still there. Cannot fail.
     LogRemove = "log-remove",
+    /// Events that are older than their group keeps them are to be removed.
+    LogTrim = "log-trim",
 
     /// A journal of metrics is made.
     MetricJournalCreate = "metric-journal-create",
@@ -89,6 +95,8 @@ points! {
     WorkloadAssignment = "workload-assignment",
     /// The server writes down the task of a sandbox that waits for one.
     WorkloadTask = "workload-task",
+    /// The server lets a held workload go.
+    WorkloadGo = "workload-go",
     /// The assignment is there; the supervisor is started.
     SupervisorStart = "supervisor-start",
     /// The supervisor runs; the server has not heard of it. Cannot fail.
@@ -127,6 +135,10 @@ points! {
     EnvironmentMark = "environment-mark",
     /// The mark is whole; it gets its name.
     EnvironmentMarked = "environment-marked",
+    /// The scripts that jobs share are written; their folder gets its name.
+    EnvironmentScripts = "environment-scripts",
+    /// An environment that nobody uses has lost its mark; its files are removed. Cannot fail.
+    EnvironmentRemove = "environment-remove",
 
     /// A job is to be restored its checkpoints.
     CheckpointRestore = "checkpoint-restore",
@@ -136,6 +148,19 @@ points! {
     OutputPacked = "output-packed",
     /// A job's outputs are stored; its record does not say so. Cannot fail.
     OutputStored = "output-stored",
+    /// The list of a transform job's objects is whole; it gets its name.
+    TransformList = "transform-list",
+    /// The output of an object grows. May be short.
+    TransformWrite = "transform-write",
+    /// What has grown is on the disk; the journal is to say so.
+    TransformCommit = "transform-commit",
+    /// The output of an object is stored; the job does not know. Cannot fail.
+    TransformStored = "transform-stored",
+    /// What became of an object is to be written down.
+    TransformOutcome = "transform-outcome",
+
+    /// The answer or failure of an asynchronous request is an object; the request is still in its line. Cannot fail.
+    AsyncStored = "async-stored",
     /// A job's end is known, and is to be recorded.
     JobFinish = "job-finish",
     /// A job's end is recorded; its folders are still there. Cannot fail.
@@ -143,12 +168,23 @@ points! {
     /// Values from a log are stored; the place in the log is not noted.
     CurveNoted = "curve-noted",
 
+    /// The spool of an endpoint's capture is made; what it is for is written down.
+    CaptureBegin = "capture-begin",
+    /// Captured invocations are written to the spool. May be short.
+    CaptureWrite = "capture-write",
+    /// They are forced to the disk.
+    CaptureSync = "capture-sync",
+    /// Captured data is stored; the spool still has it. Cannot fail.
+    CaptureStored = "capture-stored",
+
     /// A private file of the data directory is forced to the disk.
     PrivateFileSync = "private-file-sync",
     /// It gets its name.
     PrivateFileRename = "private-file-rename",
     /// A file of the model host gets its name.
     ModelHostFile = "model-host-file",
+    /// The unpacked model of a serverless variant gets its name.
+    UnpackedModel = "unpacked-model",
     /// A file of the import hook gets its name.
     HookFile = "hook-file",
     /// The disk is probed before a job.

@@ -122,9 +122,16 @@ mod tests {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let before = Activity::below(std::process::id());
-        let note = before.processes.iter().find(|note| note.pid == child.id()).unwrap();
-        assert!(note.state == 'S' || note.state == 'R', "{note:?}");
+        let begun = std::time::Instant::now();
+        // Its program may have to come from the disk first.
+        let before = loop {
+            let before = Activity::below(std::process::id());
+            let note = before.processes.iter().find(|note| note.pid == child.id()).unwrap();
+            if note.state == 'S' {
+                break before;
+            }
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{note:?}");
+        };
         let begun = std::time::Instant::now();
         while begun.elapsed() < std::time::Duration::from_millis(300) {
             std::hint::spin_loop();

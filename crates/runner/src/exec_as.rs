@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Gid, Pid, PidfdFlags, Resource, Rlimit, Signal, Uid, WaitOptions};
@@ -23,14 +23,17 @@ use crate::locks::landlock::{self, Places};
 use crate::locks::{Lock, LockReport, namespaces, seccomp};
 use crate::prepared::TASK;
 use crate::shell;
-use crate::supervisor::kill_all_descendants;
-use crate::workload::Exit;
+use crate::supervisor::{close_inherited_handles, kill_all_descendants};
+use crate::workload::{AWAITS_GO, Exit};
 
 /// Name of the hidden sub-command whose body is [`exec_as`].
 pub const SUBCOMMAND: &str = "exec-as";
 
 /// What the supervisor sends when the job may run.
 pub(crate) const GO: u8 = b'g';
+
+/// What the supervisor sends when the job's program may start, up to the point where it waits for [`GO`].
+pub(crate) const START: u8 = b'p';
 
 /// What the supervisor sends with the connection of a client that wants a shell.
 pub(crate) const SHELL: u8 = b'h';
@@ -205,6 +208,8 @@ impl InitMessage {
 /// Runs the job's command as the first process of its sandbox: the body of the hidden sub-command `exec-as`,
 /// which must be given the arguments that follow the sub-command's name.
 pub fn exec_as(arguments: impl Iterator<Item = OsString>) -> ! {
+    // The job would inherit them in turn; the lock that says that its sandbox is being made is one of them.
+    close_inherited_handles();
     let channel = match io::stdin().as_fd().try_clone_to_owned() {
         Ok(channel) => UnixStream::from(channel),
         Err(_) => std::process::exit(1),
@@ -238,19 +243,28 @@ fn run(options: &InitOptions, channel: &UnixStream) -> Result<Exit, String> {
         }
     }
     say(channel, &InitMessage::Ready(Readiness { namespaces, locks: shut_locks(options) }));
-    if let Some(exit) = wait_for_go(channel) {
-        return Ok(exit);
+    let mut started = None;
+    loop {
+        match wait_for_word(channel) {
+            Word::Go => break,
+            // Where it fails, it does so again when it is let go, and that is told.
+            Word::Start => started = spawn(options, Stdio::piped(), true).ok(),
+            Word::End(exit) => return Ok(exit),
+        }
     }
-    let program = &options.command[0];
     // Said before, not after: the job may do anything, even end this process, once it is there. A failure
     // corrects it.
     say(channel, &InitMessage::Running);
-    let mut child = Command::new(program)
-        .args(&options.command[1..])
-        .stdin(if options.awaits_task { Stdio::piped() } else { Stdio::null() })
-        .process_group(0)
-        .spawn()
-        .map_err(|error| format!("The program {:?} cannot be run: {error}.", program.to_string_lossy()))?;
+    let mut child = match started {
+        Some(mut waiting) => {
+            if let Some(mut input) = waiting.stdin.take() {
+                // If the program is gone, its end says so.
+                let _ = input.write_all(&[GO]);
+            }
+            waiting
+        }
+        None => spawn(options, if options.awaits_task { Stdio::piped() } else { Stdio::null() }, false)?,
+    };
     let pid = Pid::from_child(&child);
     let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())
         .map_err(|error| format!("The job's process cannot be watched: {error}."))?;
@@ -290,6 +304,22 @@ fn run(options: &InitOptions, channel: &UnixStream) -> Result<Exit, String> {
         kill_all_descendants();
     }
     exit
+}
+
+fn spawn(options: &InitOptions, input: Stdio, awaits_go: bool) -> Result<Child, String> {
+    let program = &options.command[0];
+    let mut command = Command::new(program);
+    command.args(&options.command[1..]).stdin(input).process_group(0);
+    if awaits_go {
+        #[expect(clippy::disallowed_methods, reason = "the environment of this process is the job's")]
+        let path = std::env::var_os("PYTHONPATH").unwrap_or_default();
+        // Other places may be the job's own.
+        let first = std::env::split_paths(&path).next().unwrap_or_default();
+        command.env("PYTHONPATH", first).env(AWAITS_GO, path);
+    }
+    command
+        .spawn()
+        .map_err(|error| format!("The program {:?} cannot be run: {error}.", program.to_string_lossy()))
 }
 
 /// Writes the task to the job's process, which begins when it has read the end of it.
@@ -406,16 +436,24 @@ fn shut_locks(options: &InitOptions) -> Vec<LockReport> {
 
 /// Waits until the supervisor has put this process into its control group and judged the locks; if the job is to end
 /// before it has begun, this is how.
-fn wait_for_go(mut channel: &UnixStream) -> Option<Exit> {
+fn wait_for_word(mut channel: &UnixStream) -> Word {
     loop {
         let mut byte = [0];
         match channel.read(&mut byte) {
-            Ok(1) if byte == [GO] => return None,
-            Ok(1) if byte == [b's'] => return Some(Exit::Signal(Signal::TERM.as_raw())),
+            Ok(1) if byte == [GO] => return Word::Go,
+            Ok(1) if byte == [START] => return Word::Start,
+            Ok(1) if byte == [b's'] => return Word::End(Exit::Signal(Signal::TERM.as_raw())),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            _ => return Some(Exit::Signal(Signal::KILL.as_raw())),
+            _ => return Word::End(Exit::Signal(Signal::KILL.as_raw())),
         }
     }
+}
+
+/// What the supervisor says to a first process that is ready.
+enum Word {
+    Go,
+    Start,
+    End(Exit),
 }
 
 /// Makes sure, rather than trusting the steps, that nothing is left.

@@ -1,25 +1,28 @@
 //! Starts workloads, sees how they do and ends them, from a server that may itself come and go.
 
+mod ends;
+
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use failpoint::Point;
 use futures::future::BoxFuture;
-use rustix::process::{Pid, PidfdFlags};
+use rustix::pipe::PipeFlags;
 use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, Interest};
+use tokio::io::AsyncReadExt;
 
+use self::ends::{ended, living_process, observe, reap_when_ended};
 use crate::oci::{self, Engine};
 use crate::prepared::{Task, can_be_prepared};
-use crate::supervisor::directory::{Assignment, EndRequest, WorkloadDirectory, has_ended, now_ms};
+use crate::supervisor::directory::{Assignment, EndRequest, WorkloadDirectory};
 use crate::supervisor::{ALREADY_STARTED, IN_CHARGE};
 use crate::usage::{SamplePage, read_samples};
-use crate::workload::{Containment, Exit, ExitReport, Observation, WorkloadSpec, is_valid_id};
+use crate::workload::{Confinement, Containment, ExitReport, Observation, WorkloadSpec, is_valid_id};
 
 /// Result of the execution half of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -59,18 +62,35 @@ pub enum Error {
 pub trait Executor: Send + Sync {
     /// Starts a workload; one that was started before is left as it is. Returns when a supervisor is in
     /// charge: that the job's own process cannot be launched is told by the exit report,
-    /// [`Exit::LaunchFailed`].
+    /// [`crate::workload::Exit::LaunchFailed`].
     fn start<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>>;
 
     /// Starts a workload that is told later what it runs: its command reads that from its standard input. Only for those
     /// that [`crate::prepared::can_be_prepared`] accepts.
     fn prepare<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>>;
 
+    /// Starts a workload up to the moment at which its program would run, and holds it there: sandbox, limits and locks are as
+    /// they will be. It ends with this executor unless it is let go. Only for those that [`can_be_held`] accepts.
+    fn hold<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>>;
+
+    /// Lets the program of a held workload run, once for good; from then on it is as if it had been started.
+    fn let_go(&self, id: &str) -> Result<()>;
+
+    /// Whether this is a held workload that was not let go.
+    fn is_held(&self, id: &str) -> Result<bool>;
+
+    /// Waits until no process of the workload runs any more, or its supervisor has ended: mostly some time before
+    /// [`Executor::wait`] returns, as what the job was is still being written down.
+    fn wait_for_processes<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
+
     /// Gives a prepared workload its task, once for good; from then on it is as if it had been started with it.
     fn assign(&self, id: &str, task: &Task) -> Result<()>;
 
     /// Whether this is a prepared workload that has no task yet.
     fn awaits_task(&self, id: &str) -> Result<bool>;
+
+    /// Whether this workload was there before its task.
+    fn was_prepared(&self, id: &str) -> Result<bool>;
 
     /// The description of a workload, with its task where it was given one; `None` for an unknown one.
     fn spec(&self, id: &str) -> Result<Option<WorkloadSpec>>;
@@ -140,6 +160,26 @@ pub struct ProcessExecutor {
     root: PathBuf,
     supervisor_command: Vec<String>,
     settings: ExecutorSettings,
+    life: Arc<Life>,
+}
+
+/// A pipe into which nothing is written: its end tells supervisors of held workloads that this executor is gone.
+#[derive(Debug)]
+struct Life {
+    read: OwnedFd,
+    #[expect(dead_code, reason = "open as long as the executor lives, which is all that it is for")]
+    write: OwnedFd,
+}
+
+/// What becomes of a workload once its sandbox is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// Its program runs.
+    AtOnce,
+    /// Its program runs, and is told later what to do.
+    WithTask,
+    /// Its program runs once it is let go.
+    Held,
 }
 
 impl ProcessExecutor {
@@ -161,7 +201,10 @@ impl ProcessExecutor {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(during)?;
         // Supervisors leave the working directory, so that they need the absolute path.
         let root = root.canonicalize().map_err(during)?;
-        let executor = Self { root, supervisor_command, settings };
+        let (read, write) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| during(error.into()))?;
+        let life = Arc::new(Life { read, write });
+        let executor = Self { root, supervisor_command, settings, life };
         executor.finish_removals()?;
         Ok(executor)
     }
@@ -175,7 +218,7 @@ impl ProcessExecutor {
     }
 
     /// Writes down what to run and starts the supervisor; `None` if the workload was started before.
-    fn launch_supervisor(&self, spec: WorkloadSpec, awaits_task: bool) -> Result<Option<Child>> {
+    fn launch_supervisor(&self, spec: WorkloadSpec, beginning: Beginning) -> Result<Option<Child>> {
         let directory = self.directory(&spec.id)?;
         if observe(&directory, &spec.id)? != Observation::Unknown {
             return Ok(None);
@@ -183,9 +226,17 @@ impl ProcessExecutor {
         let during = |source| Error::Io { action: format!("Writing {}", directory.path().display()), source };
         directory.create().map_err(during)?;
         let id = spec.id.clone();
-        directory
-            .write_assignment(&Assignment { spec, settings: self.settings.clone(), awaits_task })
-            .map_err(during)?;
+        let assignment = Assignment {
+            spec,
+            settings: self.settings.clone(),
+            awaits_task: beginning == Beginning::WithTask,
+            is_held: beginning == Beginning::Held,
+        };
+        directory.write_assignment(&assignment).map_err(during)?;
+        let input = match beginning {
+            Beginning::Held => Stdio::from(self.life.read.try_clone().map_err(during)?),
+            Beginning::AtOnce | Beginning::WithTask => Stdio::null(),
+        };
         let complaints = fs::OpenOptions::new()
             .append(true)
             .create(true)
@@ -199,7 +250,7 @@ impl ProcessExecutor {
             // The server's environment holds secrets that neither supervisor nor job has a use for.
             .env_clear()
             .envs(failpoint::environment())
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(complaints)
             .spawn()
@@ -237,10 +288,10 @@ impl ProcessExecutor {
     }
 
     /// Starts a supervisor and listens until it has taken charge.
-    async fn begin(&self, spec: &WorkloadSpec, awaits_task: bool) -> Result<()> {
+    async fn begin(&self, spec: &WorkloadSpec, beginning: Beginning) -> Result<()> {
         spec.validate().map_err(Error::InvalidSpec)?;
         let (this, owned) = (self.clone(), spec.clone());
-        let launched = tokio::task::spawn_blocking(move || this.launch_supervisor(owned, awaits_task)).await;
+        let launched = tokio::task::spawn_blocking(move || this.launch_supervisor(owned, beginning)).await;
         let launched = launched.map_err(|error| Error::Supervisor {
             id: spec.id.clone(),
             reason: format!("starting it was interrupted ({error})"),
@@ -285,12 +336,17 @@ impl ProcessExecutor {
     }
 }
 
+/// Whether a workload can wait for its start in its sandbox, which is made of what is there then.
+pub fn can_be_held(spec: &WorkloadSpec) -> bool {
+    spec.confinement == Confinement::Bubblewrap && spec.feeds.is_empty()
+}
+
 /// Starts the name of a directory that is being removed; ids contain no dot.
 const REMOVED_PREFIX: &str = "removed.";
 
 impl Executor for ProcessExecutor {
     fn start<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.begin(spec, false))
+        Box::pin(self.begin(spec, Beginning::AtOnce))
     }
 
     fn prepare<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>> {
@@ -299,7 +355,60 @@ impl Executor for ProcessExecutor {
                 let text = "Only a sandbox of another user, without streams, can be prepared.".to_owned();
                 return Err(Error::InvalidSpec(text));
             }
-            self.begin(spec, true).await
+            self.begin(spec, Beginning::WithTask).await
+        })
+    }
+
+    fn hold<'a>(&'a self, spec: &'a WorkloadSpec) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            if !can_be_held(spec) {
+                return Err(Error::InvalidSpec("Only a sandbox can be held.".to_owned()));
+            }
+            self.begin(spec, Beginning::Held).await
+        })
+    }
+
+    fn let_go(&self, id: &str) -> Result<()> {
+        let during = |source| Error::Io { action: format!("Letting workload {id:?} go"), source };
+        let directory = self.directory(id)?;
+        if !self.is_held(id)? {
+            return Err(Error::UnknownWorkload(id.to_owned()));
+        }
+        directory.write_go().map_err(during)?;
+        directory.poke_for_go().map_err(during)
+    }
+
+    fn is_held(&self, id: &str) -> Result<bool> {
+        let during = |source| Error::Io { action: format!("Looking at workload {id:?}"), source };
+        let directory = self.directory(id)?;
+        if !directory.assignment().map_err(during)?.is_some_and(|assignment| assignment.is_held) {
+            return Ok(false);
+        }
+        if !directory.has_go().map_err(during)? {
+            return Ok(true);
+        }
+        // As with a task: whoever wrote it may have died before it said so.
+        directory.poke_for_go().map_err(during)?;
+        Ok(false)
+    }
+
+    fn wait_for_processes<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let directory = self.directory(id)?;
+            let during = |source| Error::Io { action: format!("Waiting for workload {id:?}"), source };
+            let assignment = directory.assignment().map_err(during)?;
+            let is_sandbox =
+                assignment.is_some_and(|assignment| assignment.spec.confinement == Confinement::Bubblewrap);
+            let first = directory.attempt().map_err(during)?.and_then(|attempt| attempt.job);
+            let handle = match first {
+                // With the first process, all others of a sandbox end.
+                Some(job) if is_sandbox => job.open().map_err(during)?,
+                _ => living_process(&directory).map_err(during)?,
+            };
+            match handle {
+                Some(handle) => ended(handle).await.map_err(during),
+                None => Ok(()),
+            }
         })
     }
 
@@ -325,6 +434,12 @@ impl Executor for ProcessExecutor {
         // Whoever wrote the task may have died before it said so; once too often does no harm.
         directory.poke_for_task().map_err(during)?;
         Ok(false)
+    }
+
+    fn was_prepared(&self, id: &str) -> Result<bool> {
+        let during = |source| Error::Io { action: format!("Looking at workload {id:?}"), source };
+        let assignment = self.directory(id)?.assignment().map_err(during)?;
+        Ok(assignment.is_some_and(|assignment| assignment.awaits_task))
     }
 
     fn spec(&self, id: &str) -> Result<Option<WorkloadSpec>> {
@@ -404,107 +519,4 @@ impl Executor for ProcessExecutor {
         let during = |source| Error::Io { action: format!("Reading the samples of workload {id:?}"), source };
         read_samples(self.directory(id)?.path(), after_ms).map_err(during)
     }
-}
-
-/// Ends and removes what a lost supervisor left in its control group.
-fn remove_control_group(directory: &WorkloadDirectory) {
-    let removed = directory.control_group().and_then(|group| group.map_or(Ok(()), |group| group.remove()));
-    if let Err(error) = removed {
-        tracing::warn!(directory = %directory.path().display(), %error, "a control group could not be removed");
-    }
-}
-
-fn observe(directory: &WorkloadDirectory, id: &str) -> Result<Observation> {
-    let during = |source| Error::Io { action: format!("Looking at workload {id:?}"), source };
-    // In this order: the lock is let go only after the report is written, so the second look is final.
-    if let Some(report) = directory.exit().map_err(during)? {
-        return Ok(Observation::Exited(Box::new(report)));
-    }
-    let is_supervised = directory.lock_holder().map_err(during)?.is_some();
-    if !is_supervised && let Some(report) = directory.exit().map_err(during)? {
-        return Ok(Observation::Exited(Box::new(report)));
-    }
-    let attempt = directory.attempt().map_err(during)?;
-    match attempt {
-        None if is_supervised => Ok(Observation::Running { pid: None, started_at_ms: now_ms() }),
-        None => Ok(Observation::Unknown),
-        Some(attempt) => {
-            let pid = attempt.job.map(|job| job.pid);
-            let running = Observation::Running { pid, started_at_ms: attempt.started_at_ms };
-            if is_supervised {
-                return Ok(running);
-            }
-            match oci::contained(directory).map_err(during)? {
-                Some(spec) => {
-                    oci::finish(directory, &spec).map_err(io::Error::other).map_err(during)?;
-                }
-                None if attempt.job.map_or(Ok(None), |job| job.open()).map_err(during)?.is_some() => {
-                    return Ok(running);
-                }
-                None => {}
-            }
-            let report = ExitReport {
-                containment: directory.containment().map_err(during)?.unwrap_or_default(),
-                ..ExitReport::bare(
-                    Exit::SupervisorLost,
-                    attempt.started_at_ms,
-                    now_ms(),
-                    directory.end_request().map_err(during)?.is_some(),
-                )
-            };
-            remove_control_group(directory);
-            // Written, so that every later look gives the same times.
-            directory.write_exit(&report).map_err(during)?;
-            Ok(Observation::Exited(Box::new(report)))
-        }
-    }
-}
-
-/// A handle on the supervisor or, if it was lost, on the job's first process, which is about to follow it.
-fn living_process(directory: &WorkloadDirectory) -> io::Result<Option<OwnedFd>> {
-    if let Some(pid) = directory.lock_holder()? {
-        let handle = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(handle) => handle,
-            Err(rustix::io::Errno::SRCH) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        // Holding the lock after the opening too, it must be the process that was opened.
-        if directory.lock_holder()? == Some(pid) && !has_ended(&handle)? {
-            return Ok(Some(handle));
-        }
-        return Ok(None);
-    }
-    match directory.attempt()?.and_then(|attempt| attempt.job) {
-        // A container is not left to end by itself: the next look ends it.
-        Some(job) if oci::contained(directory)?.is_none() => job.open(),
-        _ => Ok(None),
-    }
-}
-
-/// Takes the supervisor's exit status when it ends, since it stays this process's child until either dies.
-fn reap_when_ended(mut child: Child) {
-    let handle = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
-    tokio::spawn(async move {
-        let ended = match handle {
-            Ok(handle) => ended(handle).await,
-            Err(error) => Err(error.into()),
-        };
-        match ended {
-            Ok(()) => drop(child.wait()),
-            Err(error) => {
-                tracing::warn!(pid = child.id(), %error, "a supervisor cannot be watched and may stay a zombie")
-            }
-        }
-    });
-}
-
-/// Waits until the process behind a pidfd has ended.
-async fn ended(handle: OwnedFd) -> io::Result<()> {
-    #[expect(
-        deprecated,
-        reason = "unsound only for types whose handle may change, which an OwnedFd's cannot"
-    )]
-    let handle = AsyncFd::with_interest(handle, Interest::READABLE)?;
-    handle.readable().await?.retain_ready();
-    Ok(())
 }

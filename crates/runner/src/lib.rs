@@ -17,6 +17,7 @@ pub mod inventory;
 pub mod limits;
 pub mod locks;
 pub mod log_line;
+mod network;
 pub mod oci;
 pub mod prepared;
 pub mod sandbox;
@@ -28,7 +29,7 @@ pub mod workload;
 
 pub use exec_as::exec_as;
 pub use executor::{Error, Executor, ExecutorSettings, ProcessExecutor, Result};
-pub use limits::{LimitEvent, Limits};
+pub use limits::{LimitEvent, Limited, Limits};
 pub use locks::{Lock, LockReport};
 pub use supervisor::supervise;
 pub use usage::{Sample, UsageSummary};

@@ -60,7 +60,16 @@ pub struct WorkloadSpec {
     /// name is 127.0.0.1.
     #[serde(default)]
     pub hosts: BTreeMap<String, Ipv4Addr>,
+    /// Whether the program may start while the workload is held: a Python interpreter whose import hook heeds [`AWAITS_GO`]
+    /// before anything of the job can run.
+    #[serde(default)]
+    pub starts_while_held: bool,
 }
+
+/// Variable of an interpreter that was started before its program may run. The first place in `PYTHONPATH` has a hook that
+/// reads one byte from the standard input, whose end means that the program is not to run at all, and puts the null device
+/// there. Until then `PYTHONPATH` has nothing but that place; this variable has the whole.
+pub const AWAITS_GO: &str = "MODELYARD_AWAITS_GO";
 
 /// A host path made visible to a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,12 +92,17 @@ pub enum Access {
 }
 
 /// What a job can reach over the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
     /// The host's network.
     Host,
     /// A loopback interface of its own, and nothing else.
     None,
+    /// A loopback interface that it shares with the workloads that name the same place, and nothing else.
+    Peers {
+        /// A file in which they find each other; its folder must exist.
+        place: PathBuf,
+    },
 }
 
 /// The user a job runs as.
@@ -226,6 +240,7 @@ impl WorkloadSpec {
             required_locks: Vec::new(),
             gpus: Vec::new(),
             hosts: BTreeMap::new(),
+            starts_while_held: false,
         }
     }
 

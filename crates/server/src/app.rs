@@ -22,8 +22,11 @@ use crate::data_dir::Connection;
 use crate::endpoints::EndpointController;
 use crate::exposition::Sizes;
 use crate::identity::Identity;
+use crate::pipelines::PipelineDriver;
+use crate::registry::validation::ValidationDriver;
 use crate::requests::Requests;
 use crate::training::TrainingDriver;
+use crate::transform::TransformDriver;
 
 /// Everything the handlers share.
 pub struct App {
@@ -43,6 +46,8 @@ pub struct App {
     pub metrics: Arc<MetricStore>,
     /// Takes the server's own measurements without making anybody wait.
     pub metric_sink: MetricSink,
+    /// The alarms over metrics.
+    pub alarms: Arc<crate::monitoring::Alarms>,
     /// Counts of requests.
     pub requests: Arc<Requests>,
     /// Sizes that are looked up now and then.
@@ -61,10 +66,32 @@ pub struct App {
     pub connection: Connection,
     /// Who may run, and with how much of the machine.
     pub capacity: Capacity,
+    /// Instances of functions.
+    pub functions: crate::lambda::Functions,
+    /// What is still to be brought to its target.
+    pub deliveries: Arc<crate::deliveries::Deliveries>,
+    /// Ticks of schedules and rules.
+    pub timers: Arc<crate::scheduler::timers::Timers>,
+    /// Receivers that wait at queues.
+    pub queue_waiters: crate::sqs::Waiters,
     /// Drives training jobs.
     pub training: TrainingDriver,
+    /// Drives executions of pipelines.
+    pub pipelines: PipelineDriver,
+    /// Drives clusters of EMR.
+    pub clusters: crate::emr::Clusters,
+    /// Drives validations of model packages.
+    pub validations: ValidationDriver,
+    /// Drives transform jobs.
+    pub transform: TransformDriver,
     /// Drives endpoints.
     pub endpoints: EndpointController,
+    /// Tells who scales endpoints of changes.
+    pub scaling: crate::autoscaling::Scaling,
+    /// Wakes who drives shadow tests.
+    pub inference_experiments: crate::inference_experiments::Bell,
+    /// What the open inference protocols have found out about endpoints.
+    pub open_protocols: crate::open_protocols::OpenProtocols,
 }
 
 /// What [`App::open`] needs beside the settings.
@@ -114,6 +141,8 @@ impl App {
         let objects = ObjectStore::open(database.clone(), directory("buckets"), clock.clone(), keys.clone())
             .await
             .map_err(|error| text(&error))?;
+        let connector = Arc::new(remote::S3Connector::new(clock.clone()));
+        objects.connect_remotes(connector, config.remote_cache_gib << 30);
         let logs = LogStore::open(database.clone(), directory("logs"), clock.clone())
             .map_err(|error| text(&error))?;
         let metrics = MetricStore::open(database.clone(), directory("metrics"), clock.clone())
@@ -136,7 +165,20 @@ impl App {
         let containers = Containers::new(config.containers.clone(), config.search_path.clone());
         let app = Arc::new_cyclic(|app| App {
             training: TrainingDriver::new(app.clone()),
-            endpoints: EndpointController::new(app.clone(), directory("sockets"), parts.executor.clone()),
+            pipelines: PipelineDriver::new(app.clone()),
+            validations: ValidationDriver::new(app.clone()),
+            transform: TransformDriver::new(
+                app.clone(),
+                directory("transform-sockets"),
+                parts.executor.clone(),
+            ),
+            endpoints: EndpointController::new(
+                app.clone(),
+                directory("sockets"),
+                parts.executor.clone(),
+                &config.endpoints,
+                capacity.machine_memory_bytes(),
+            ),
             config,
             clock,
             database,
@@ -145,6 +187,7 @@ impl App {
             logs: Arc::new(logs),
             metric_sink: MetricSink::start(metrics.clone()),
             metrics,
+            alarms: Arc::default(),
             requests: Arc::default(),
             sizes: Sizes::default(),
             identity,
@@ -153,14 +196,40 @@ impl App {
             capacity,
             containers,
             executor: parts.executor,
+            functions: Default::default(),
+            deliveries: Default::default(),
+            timers: Default::default(),
+            queue_waiters: Default::default(),
+            clusters: Default::default(),
+            scaling: Default::default(),
+            inference_experiments: Default::default(),
+            open_protocols: Default::default(),
             connection,
         });
         app.endpoints.resume().await.map_err(|error| text(&error))?;
         app.training.resume(&app.database).await.map_err(|error| text(&error))?;
         crate::training::warm_pool::resume(&app).await.map_err(|error| text(&error))?;
+        app.transform.resume(&app.config, &app.database).await.map_err(|error| text(&error))?;
         app.training.start();
+        app.pipelines.start();
+        app.validations.start();
+        app.transform.start();
         crate::monitoring::expire_daily(&app);
         crate::kms::purge_hourly(&app);
+        crate::sagemaker::experiments::purge(&app);
+        crate::sqs::expire_hourly(&app);
+        crate::lambda::resume(&app).await?;
+        crate::retention::start(&app);
+        crate::deliveries::start(&app);
+        crate::eventbridge::start(&app);
+        crate::scheduler::timers::start(&app);
+        crate::emr::start(&app);
+        crate::endpoints::metrics::start(&app);
+        crate::autoscaling::start(&app);
+        crate::monitoring::watch_alarms(&app);
+        crate::async_inference::start(&app);
+        crate::shadow::start(&app);
+        crate::inference_experiments::start(&app);
         Ok(app)
     }
 }
@@ -168,6 +237,11 @@ impl App {
 /// Every service that is spoken: those of AWS, and our own.
 static SERVICES: LazyLock<Vec<&'static api::model::Service>> =
     LazyLock::new(|| api::SERVICES.iter().copied().chain([&crate::own_service::SERVICE]).collect());
+
+/// The models of every service that is spoken.
+pub fn services() -> &'static [&'static api::model::Service] {
+    SERVICES.as_slice()
+}
 
 /// A function from request to answer.
 pub type Router = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
@@ -181,6 +255,7 @@ pub fn router(app: &Arc<App>) -> Router {
         credentials.clone(),
         authorize.clone(),
         app.config.region.clone(),
+        app.training.input_changes().clone(),
     );
     let clock = app.clock.clone();
     let (own, requests) = (app.clone(), app.requests.clone());
@@ -213,8 +288,26 @@ pub fn registry() -> crate::Registry {
     crate::logs::routes(&mut registry);
     crate::monitoring::routes(&mut registry);
     crate::autoscaling::routes(&mut registry);
+    crate::sqs::routes(&mut registry);
+    crate::lambda::routes(&mut registry);
+    crate::eventbridge::routes(&mut registry);
+    crate::scheduler::routes(&mut registry);
+    crate::glue::routes(&mut registry);
+    crate::emr::routes(&mut registry);
+    crate::emr_serverless::routes(&mut registry);
+    crate::query::routes(&mut registry);
+    crate::sns::routes(&mut registry);
+    crate::async_inference::queue_view::routes(&mut registry);
     crate::own_service::routes(&mut registry);
+    crate::endpoints::routes(&mut registry);
+    crate::endpoints::compare::routes(&mut registry);
+    crate::endpoints::rollout::view::routes(&mut registry);
+    crate::retention::operation::routes(&mut registry);
     crate::training::routes(&mut registry);
     crate::events::list::routes(&mut registry);
+    crate::registry::history::routes(&mut registry);
+    crate::pipelines::explain::routes(&mut registry);
+    crate::capture::replay::routes(&mut registry);
+    crate::shadow::view::routes(&mut registry);
     registry
 }

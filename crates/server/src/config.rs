@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use crate::capacity::settings::CapacitySettings;
 use crate::containers::{ContainerConfig, ContainerFile, is_engine_variable};
+use crate::endpoints::settings::EndpointSettings;
+use crate::registry::settings::RegistrySettings;
+use crate::retention::settings::RetentionSettings;
 
 /// What the server runs with.
 #[derive(Debug, Clone)]
@@ -17,6 +20,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Where the open inference protocols are spoken at the root of the address; nowhere unless given.
+    pub open_protocols: Option<crate::open_protocols::OpenListener>,
     /// Default region: what `modelyard env` prints.
     pub region: String,
     /// Twelve-digit id of the first account.
@@ -39,12 +44,22 @@ pub struct Config {
     pub metrics_retention_days: u32,
     /// How real container images are run.
     pub containers: ContainerConfig,
+    /// Rules of the model registry.
+    pub registry: RegistrySettings,
     /// Seconds without a log line and without CPU use after which a job is said to hang; 0 for never.
     pub hang_after_seconds: u64,
     /// What then happens to it.
     pub hang_action: HangAction,
+    /// How long what is old is kept.
+    pub retention: RetentionSettings,
+    /// How endpoints queue.
+    pub endpoints: EndpointSettings,
+    /// Seconds that a metric must be low before a target tracking policy takes replicas away.
+    pub scale_in_after_seconds: u32,
     /// Variables that environment builds see, such as `PIP_INDEX_URL`.
     pub build_environment: BTreeMap<String, String>,
+    /// Most GiB of objects of remote buckets that are kept as local files.
+    pub remote_cache_gib: u64,
     /// Folders that are searched for programs (`uv`, `python3.11`, `bwrap`).
     pub search_path: Vec<PathBuf>,
 }
@@ -88,6 +103,12 @@ pub struct ServeFlags {
     /// Address and port to listen on; port 0 picks a free one [default: 127.0.0.1:9000]
     #[arg(long, value_name = "ADDR:PORT", env = "MODELYARD_LISTEN")]
     pub listen: Option<SocketAddr>,
+    /// Speak the open inference protocols (V2, gRPC, V1, OpenAI) at the root of this address too
+    #[arg(long, value_name = "ADDR:PORT", env = "MODELYARD_OPEN_PROTOCOLS")]
+    pub open_protocols: Option<SocketAddr>,
+    /// Take requests at --open-protocols from programs of this machine without a key; the address must be loopback
+    #[arg(long, env = "MODELYARD_OPEN_PROTOCOLS_WITHOUT_KEY")]
+    pub open_protocols_without_key: bool,
     /// Settings file [default: DATA_DIR/modelyard.toml when it exists]
     #[arg(long, value_name = "FILE", env = "MODELYARD_CONFIG")]
     pub config: Option<PathBuf>,
@@ -122,6 +143,8 @@ pub struct ServeFlags {
 #[serde(deny_unknown_fields, default)]
 struct File {
     listen: Option<SocketAddr>,
+    open_protocols: Option<SocketAddr>,
+    open_protocols_without_key: bool,
     region: Option<String>,
     account: Option<String>,
     images: Vec<PathBuf>,
@@ -137,10 +160,21 @@ struct File {
     containers: ContainerFile,
     hang_after_seconds: Option<u64>,
     hang_action: HangAction,
+    remote_cache_gib: Option<u64>,
+    registry: RegistrySettings,
+    retention: RetentionSettings,
+    endpoints: EndpointSettings,
+    scale_in_after_seconds: Option<u32>,
 }
+
+/// A minute: the service waits a quarter of an hour, where instances are paid for by the second and take minutes to start.
+pub const DEFAULT_SCALE_IN_AFTER_SECONDS: u32 = 60;
 
 /// Half an hour without a sign of life: longer than an epoch's silent part in most programs.
 pub const DEFAULT_HANG_AFTER_SECONDS: u64 = 1_800;
+
+/// Room for the channels of a few jobs.
+pub const DEFAULT_REMOTE_CACHE_GIB: u64 = 16;
 
 /// Default port; `modelyard env` needs no flag when it is used.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9000);
@@ -195,6 +229,8 @@ impl Config {
             return Err(ConfigError("parallel_jobs must be at least 1".into()));
         }
         file.capacity.check().map_err(ConfigError)?;
+        file.retention.check().map_err(ConfigError)?;
+        file.endpoints.check().map_err(ConfigError)?;
         let required_locks =
             file.required_locks.iter().map(|name| name.parse()).collect::<Result<_, String>>();
         let required_locks = required_locks.map_err(|text| ConfigError(format!("required_locks: {text}")))?;
@@ -211,7 +247,12 @@ impl Config {
                 "metrics_retention_days must be at least 15: samples may come two weeks late".into(),
             ));
         }
+        let open_protocols = crate::open_protocols::OpenListener::resolve(
+            flags.open_protocols.or(file.open_protocols),
+            flags.open_protocols_without_key || file.open_protocols_without_key,
+        );
         Ok(Config {
+            open_protocols: open_protocols.map_err(ConfigError)?,
             metrics_token,
             metrics_retention_days,
             listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
@@ -226,10 +267,22 @@ impl Config {
             containers: containers(file.containers)?,
             hang_after_seconds: file.hang_after_seconds.unwrap_or(DEFAULT_HANG_AFTER_SECONDS),
             hang_action: file.hang_action,
+            remote_cache_gib: remote_cache_gib(file.remote_cache_gib)?,
+            registry: file.registry,
+            retention: file.retention,
+            endpoints: file.endpoints,
+            scale_in_after_seconds: file.scale_in_after_seconds.unwrap_or(DEFAULT_SCALE_IN_AFTER_SECONDS),
             build_environment: build_environment(),
             search_path: search_path(),
             data_dir,
         })
+    }
+}
+
+fn remote_cache_gib(given: Option<u64>) -> Result<u64, ConfigError> {
+    match given.unwrap_or(DEFAULT_REMOTE_CACHE_GIB) {
+        gib @ 0..=1_000_000 => Ok(gib),
+        _ => Err(ConfigError("remote_cache_gib must be at most 1000000".into())),
     }
 }
 
@@ -268,26 +321,28 @@ pub fn search_path() -> Vec<PathBuf> {
     variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
+/// Whether a variable says how the outside is reached: proxies and certificates.
+pub fn is_network_variable(name: &str) -> bool {
+    matches!(
+        name,
+        "HTTP_PROXY"
+            | "HTTPS_PROXY"
+            | "NO_PROXY"
+            | "http_proxy"
+            | "https_proxy"
+            | "no_proxy"
+            | "SSL_CERT_FILE"
+            | "SSL_CERT_DIR"
+    )
+}
+
 /// What package installers may see of the server's environment: index, proxy and certificate settings, nothing else.
 fn build_environment() -> BTreeMap<String, String> {
     let wanted = |name: &str| {
         name.starts_with("PIP_")
             || name.starts_with("UV_")
-            || matches!(
-                name,
-                "HTTP_PROXY"
-                    | "HTTPS_PROXY"
-                    | "NO_PROXY"
-                    | "http_proxy"
-                    | "https_proxy"
-                    | "no_proxy"
-                    | "SSL_CERT_FILE"
-                    | "SSL_CERT_DIR"
-                    | "REQUESTS_CA_BUNDLE"
-                    | "HOME"
-                    | "PATH"
-                    | "PYENV_ROOT"
-            )
+            || is_network_variable(name)
+            || matches!(name, "REQUESTS_CA_BUNDLE" | "HOME" | "PATH" | "PYENV_ROOT")
     };
     std::env::vars().filter(|(name, _)| wanted(name)).collect()
 }

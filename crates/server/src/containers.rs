@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use runner::catalogue::{Catalogue, ImageProfile};
+use runner::catalogue::{Catalogue, ContainerImage, ImageProfile, Source};
 use runner::executor::ProcessExecutor;
-use runner::oci::{Engine, EngineState, probe};
+use runner::oci::{Engine, EngineState, ImageDetails, probe};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
+
+use crate::app::App;
+use crate::job_log::JobLog;
 
 /// Programs that are looked for when the settings name none.
 const KNOWN_ENGINES: [&str; 2] = ["podman", "docker"];
@@ -27,6 +30,8 @@ pub struct ContainerFile {
     runtime: Option<String>,
     /// Whether images outside the catalogue are run.
     unlisted_images: Option<bool>,
+    /// The network of the engine that containers of models join; without one they reach this server and nothing else.
+    model_network: Option<String>,
 }
 
 /// How real images are run.
@@ -38,13 +43,15 @@ pub struct ContainerConfig {
     pub is_named: bool,
     /// Whether an image that is not in the catalogue is run as a container.
     pub unlisted_images: bool,
+    /// The network of the engine that containers of models join.
+    pub model_network: Option<String>,
 }
 
 impl ContainerConfig {
     /// Finds the engine that the settings mean. `variables` is the environment of engines.
     ///
     /// # Errors
-    /// When the named engine is not there.
+    /// When the named engine is not there, or models cannot be in the named network.
     pub fn resolve(
         file: ContainerFile,
         search_path: &[PathBuf],
@@ -62,18 +69,37 @@ impl ContainerConfig {
             }
             None => KNOWN_ENGINES.iter().find_map(|name| Engine::named(name, search_path, variables.clone())),
         };
+        let model_network = file.model_network.filter(|network| network != "none");
+        if let Some(network) = &model_network {
+            check_model_network(network)?;
+        }
         let engine = found.map(|engine| Engine { options: file.options, runtime: file.runtime, ..engine });
         Ok(ContainerConfig {
             is_named: file.engine.is_some() && engine.is_some(),
             engine,
             unlisted_images: file.unlisted_images.unwrap_or(true),
+            model_network,
         })
     }
 }
 
+/// All models listen on the same port, so that each has a network of its own.
+fn check_model_network(network: &str) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("containers.model_network = {network:?}: {why}"));
+    if network == "host" || network.starts_with("container:") || network.starts_with("ns:") {
+        return wrong(
+            "models cannot share a network; name one of the engine that gives each container its own, such as \"bridge\"",
+        );
+    }
+    if network.is_empty() || network.starts_with('-') || network.contains(char::is_whitespace) {
+        return wrong("that is not the name of a network");
+    }
+    Ok(())
+}
+
 /// The variables of the server that engines see: where they keep things, and how they reach daemons and registries.
 pub fn is_engine_variable(name: &str) -> bool {
-    matches!(
+    let own = matches!(
         name,
         "PATH"
             | "HOME"
@@ -91,15 +117,8 @@ pub fn is_engine_variable(name: &str) -> bool {
             | "CONTAINERS_STORAGE_CONF"
             | "CONTAINERS_REGISTRIES_CONF"
             | "REGISTRY_AUTH_FILE"
-            | "HTTP_PROXY"
-            | "HTTPS_PROXY"
-            | "NO_PROXY"
-            | "http_proxy"
-            | "https_proxy"
-            | "no_proxy"
-            | "SSL_CERT_FILE"
-            | "SSL_CERT_DIR"
-    )
+    );
+    own || crate::config::is_network_variable(name)
 }
 
 /// The registries' credentials of a data directory, in the format of Docker's `config.json`.
@@ -147,6 +166,11 @@ impl Containers {
         working.await.cloned()
     }
 
+    /// Whether an image is run as a real container, as far as the catalogue says.
+    pub fn is_container(&self, catalogue: &Catalogue, image: &str) -> bool {
+        catalogue.resolve(image).map_or(true, |profile| matches!(profile.source, Source::Container(_)))
+    }
+
     /// What an image means: what the catalogue says, or else the image itself, run as a container.
     ///
     /// # Errors
@@ -166,6 +190,43 @@ impl Containers {
             Err(reason) => Err(format!("{unlisted}. It cannot be run as a real container either: {reason}")),
         }
     }
+}
+
+/// An image that the engine has.
+pub struct HadImage {
+    /// The engine.
+    pub engine: Engine,
+    /// What the image says of itself.
+    pub details: ImageDetails,
+}
+
+/// Has the image, pulled if need be, with the progress in a log.
+///
+/// # Errors
+/// A text for people that says what is wrong with the engine or the image, and what mends it.
+pub async fn have(app: &App, image: &ContainerImage, log: &JobLog) -> Result<HadImage, String> {
+    let engine =
+        app.containers.engine().await.map_err(|reason| {
+            format!("The image {:?} is to be run as a container: {reason}", image.reference)
+        })?;
+    let (lines, mut received) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let credentials = credentials(&app.config.data_dir);
+    let pulling = engine.clone();
+    let have = async move {
+        let mut progress = move |line: &str| {
+            // The receiver lives as long as the pull.
+            let _ = lines.send(line.to_owned());
+        };
+        pulling.ensure_image(&image.reference, image.pull, &credentials, &mut progress).await
+    };
+    let write = async {
+        while let Some(line) = received.recv().await {
+            log.line(&format!("modelyard: {line}")).await;
+        }
+    };
+    // The channel closes when the pull ends, and with it the writing.
+    let (had, ()) = tokio::join!(have, write);
+    had.map(|details| HadImage { engine, details }).map_err(|error| error.to_string())
 }
 
 /// Removes, in the background, containers of an earlier life that nobody watches any more.
@@ -219,5 +280,15 @@ mod tests {
             (vec!["--context".to_owned(), "x".to_owned()], Some("runc".to_owned()))
         );
         assert!(resolve("engine = 'none'", &path).unwrap().engine.is_none());
+    }
+
+    #[test]
+    fn models_are_in_no_network_that_they_share() {
+        let network = |name: &str| resolve(&format!("model_network = '{name}'"), &[]);
+        assert_eq!(network("bridge").unwrap().model_network.as_deref(), Some("bridge"));
+        assert_eq!(network("none").unwrap().model_network, None);
+        for name in ["host", "container:x", "ns:/x", "", "--privileged", "a b"] {
+            assert!(network(name).unwrap_err().contains("containers.model_network"), "{name}");
+        }
     }
 }

@@ -33,7 +33,7 @@ pub enum Error {
     /// The resource is used by another one, or busy.
     #[error("{0}")]
     InUse(String),
-    /// The state of the resource does not allow it.
+    /// What is there, or its state, does not allow it; of SageMaker for operations whose model has `ConflictException`.
     #[error("{0}")]
     Conflict(String),
     /// A limit of the account.
@@ -52,7 +52,15 @@ pub enum Error {
         message: String,
         /// Status that the model host answered.
         original_status: u16,
+        /// The body of its answer, as text.
+        original_message: String,
     },
+    /// More requests than are taken at a time.
+    #[error("{0}")]
+    Throttled(String),
+    /// The model is still being loaded.
+    #[error("{0}")]
+    NotReady(String),
     /// The endpoint cannot take the request now.
     #[error("{0}")]
     Unavailable(String),
@@ -98,6 +106,7 @@ impl From<store::Error> for Error {
             }
             store::Error::Invalid(text) => Error::Validation(text),
             store::Error::Refused(refusal) => Error::Validation(refusal.to_string()),
+            store::Error::Remote(problem) => Error::Unavailable(format!("{problem}.")),
             other => match other.disk_problem() {
                 Some(problem) => Error::Unavailable(problem.sentence().into()),
                 None => Error::internal(other),
@@ -113,6 +122,7 @@ impl wire::IntoError for Error {
             Error::Validation(_) => match service.id {
                 "sts" | "iam" | "cloudwatch" | "sagemaker-runtime" => ("ValidationError", 400, message),
                 "logs" => ("InvalidParameterException", 400, message),
+                "sns" => ("InvalidParameter", 400, message),
                 _ => ("ValidationException", 400, message),
             },
             Error::InvalidParameter(_) => ("InvalidParameterException", 400, message),
@@ -128,12 +138,13 @@ impl wire::IntoError for Error {
                 _ => ("ConflictException", 409, message),
             },
             Error::Conflict(_) => match service.id {
-                "sagemaker" => ("ValidationException", 400, message),
+                "sagemaker" => ("ConflictException", 400, message),
                 _ => ("ConflictException", 409, message),
             },
             Error::LimitExceeded(_) => match service.id {
                 "iam" => ("LimitExceeded", 409, message),
                 "sagemaker" => ("ResourceLimitExceeded", 400, message),
+                "logs" => ("TooManyTagsException", 400, message),
                 _ => ("LimitExceededException", 400, message),
             },
             Error::AccessDenied(_) => match service.id {
@@ -143,13 +154,17 @@ impl wire::IntoError for Error {
             Error::NotImplemented(_) => match service.id {
                 "sts" | "iam" | "cloudwatch" => ("ValidationError", 400, message),
                 "logs" => ("InvalidParameterException", 400, message),
+                "sns" => ("InvalidParameter", 400, message),
                 _ => ("ValidationException", 400, message),
             },
-            Error::Model { original_status, .. } => {
+            Error::Model { original_status, original_message, .. } => {
                 let mut error = wire::Error::new("ModelError", 424, message);
                 error.members.insert("OriginalStatusCode".into(), original_status.into());
+                error.members.insert("OriginalMessage".into(), original_message.into());
                 return error;
             }
+            Error::Throttled(_) => ("ThrottlingException", 429, message),
+            Error::NotReady(_) => ("ModelNotReadyException", 429, message),
             Error::Unavailable(_) => ("ServiceUnavailable", 503, message),
             Error::Internal(source) => {
                 log_chain(source.as_ref(), service, request_id);
@@ -188,6 +203,16 @@ fn not_found(service: &Service, kind: &str, name: &str) -> (&'static str, u16, S
         (_, "endpoint-config") => {
             ("ValidationException", 400, format!("Could not find endpoint configuration \"{name}\"."))
         }
+        (_, "inference-component") => {
+            ("ValidationException", 400, format!("Could not find inference component \"{name}\"."))
+        }
+        (_, "processing-job") => {
+            ("ValidationException", 400, format!("Could not find requested job with name: {name}"))
+        }
+        (_, "model-package-group") => {
+            ("ValidationException", 400, format!("ModelPackageGroup {name} does not exist."))
+        }
+        (_, "model-package") => ("ValidationException", 400, format!("ModelPackage {name} does not exist.")),
         (_, "training-job") => ("ValidationException", 400, "Requested resource not found.".to_owned()),
         (_, kind) => ("ResourceNotFound", 400, format!("{kind} {name} does not exist.")),
     }

@@ -82,7 +82,9 @@ async fn page(app: &App) -> store::Result<String> {
     for (kind, status, count) in app.database.read(|session| session.count_resources()).await? {
         page.sample("modelyard_resources", &[("kind", &kind), ("status", &status)], count as f64);
     }
+    crate::endpoints::prometheus::write(&mut page, app);
     sizes(&mut page, app).await?;
+    captures(&mut page, &app.endpoints.capture().map(|capture| capture.counts()).unwrap_or_default());
     page.family("modelyard_build_info", "gauge", "Always 1; the version is in the label.");
     page.sample("modelyard_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     Ok(page.text)
@@ -107,6 +109,27 @@ fn requests(page: &mut Page, counts: &Counts) {
         }
         page.sample(&format!("{name}_sum"), &labels, latency.sum_seconds);
         page.sample(&format!("{name}_count"), &labels, up_to as f64);
+    }
+}
+
+fn captures(page: &mut Page, counts: &[serving::CaptureCounts]) {
+    let name = "modelyard_capture_invocations_total";
+    page.family(
+        name,
+        "counter",
+        "Invocations of endpoints with data capture: captured, stored in S3, dropped for want of room, lost by a crash.",
+    );
+    for one in counts {
+        for (outcome, count) in
+            [("captured", one.captured), ("stored", one.stored), ("dropped", one.dropped), ("lost", one.lost)]
+        {
+            page.sample(name, &[("endpoint", &one.endpoint), ("outcome", outcome)], count as f64);
+        }
+    }
+    let name = "modelyard_capture_waiting_bytes";
+    page.family(name, "gauge", "Bytes of captured data that wait to be stored in S3.");
+    for one in counts {
+        page.sample(name, &[("endpoint", &one.endpoint)], one.waiting_bytes as f64);
     }
 }
 
@@ -177,18 +200,19 @@ fn folder_bytes(root: PathBuf) -> u64 {
 
 /// A page under construction.
 #[derive(Default)]
-struct Page {
+pub struct Page {
     text: String,
 }
 
 impl Page {
     /// Begins a family of samples.
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub fn family(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a string cannot fail.
         let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+    /// Adds a sample with its labels.
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         self.text.push_str(name);
         for (index, (label, text)) in labels.iter().enumerate() {
             self.text.push(if index == 0 { '{' } else { ',' });

@@ -1,4 +1,4 @@
-//! Our own paths under `/_modelyard/`: readiness for load balancers and scripts, metrics for Prometheus.
+//! Our own paths under `/_modelyard/`: readiness for load balancers and scripts, metrics for Prometheus, open inference protocols.
 
 use std::sync::Arc;
 
@@ -7,10 +7,13 @@ use wire::Body;
 
 use crate::app::App;
 
-/// Answers `GET /_modelyard/health` and `GET /_modelyard/metrics`.
+/// Answers `GET /_modelyard/health`, `GET /_modelyard/metrics` and what is below `/_modelyard/open/`.
 pub async fn answer(app: Arc<App>, request: Request<Body>) -> Response<Body> {
     if request.uri().path() == "/_modelyard/metrics" {
         return crate::exposition::answer(&app, &request).await;
+    }
+    if request.uri().path().starts_with(crate::open_protocols::PREFIX) {
+        return crate::open_protocols::answer_below_prefix(app, request).await;
     }
     let (status, body) = match request.uri().path() {
         "/_modelyard/health" => match app.database.read(|session| session.accounts()).await {

@@ -1,7 +1,10 @@
 //! Counts and latencies of requests, by operation and code.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
 
 /// Upper bounds of the latency classes, in seconds.
 pub const BOUNDS_SECONDS: [f64; 12] =
@@ -31,36 +34,107 @@ pub struct Counts {
     pub latencies: BTreeMap<Operation, Latency>,
 }
 
-/// Counts requests. Counting costs a lock that nobody holds for long.
+/// Counts requests. Counting takes no lock: the tables are replaced whole when something is counted for the first time.
 #[derive(Debug, Default)]
 pub struct Requests {
-    counts: Mutex<Counts>,
+    operations: ArcSwap<HashMap<Operation, Arc<Counters>>>,
+    series: AtomicUsize,
+}
+
+/// The counts of one operation.
+#[derive(Debug, Default)]
+struct Counters {
+    /// A handful, so that looking one up is a walk.
+    codes: ArcSwap<Vec<(String, Arc<AtomicU64>)>>,
+    classes: [AtomicU64; BOUNDS_SECONDS.len() + 1],
+    sum_nanoseconds: AtomicU64,
 }
 
 impl Requests {
     /// Counts one request.
     pub fn count(&self, one: wire::Observed<'_>) {
         let operation = (one.service, one.operation);
-        let seconds = one.elapsed.as_secs_f64();
-        let mut counts = self.lock();
-        let full = counts.requests.len() >= MOST_SERIES;
-        match counts.requests.get_mut(&(operation, one.code.to_owned())) {
-            Some(count) => *count += 1,
-            None if full => {}
-            None => drop(counts.requests.insert((operation, one.code.to_owned()), 1)),
+        let known = self.operations.load().get(&operation).map(Arc::clone);
+        let counters = known.unwrap_or_else(|| self.begin(operation));
+        if let Some((_, count)) = counters.codes.load().iter().find(|(code, _)| code == one.code) {
+            count.fetch_add(1, Relaxed);
+        } else if self.series.load(Relaxed) < MOST_SERIES {
+            self.begin_code(&counters, one.code).fetch_add(1, Relaxed);
         }
-        let latency = counts.latencies.entry(operation).or_default();
-        latency.classes[BOUNDS_SECONDS.partition_point(|bound| *bound < seconds)] += 1;
-        latency.sum_seconds += seconds;
+        let seconds = one.elapsed.as_secs_f64();
+        counters.classes[BOUNDS_SECONDS.partition_point(|bound| *bound < seconds)].fetch_add(1, Relaxed);
+        let nanoseconds = u64::try_from(one.elapsed.as_nanos()).unwrap_or(u64::MAX);
+        counters.sum_nanoseconds.fetch_add(nanoseconds, Relaxed);
+    }
+
+    fn begin(&self, operation: Operation) -> Arc<Counters> {
+        let new = Arc::<Counters>::default();
+        self.operations.rcu(|operations| {
+            let mut grown = HashMap::clone(operations);
+            grown.entry(operation).or_insert_with(|| Arc::clone(&new));
+            grown
+        });
+        // Another thread may have been the first.
+        self.operations.load().get(&operation).map_or(new, Arc::clone)
+    }
+
+    fn begin_code(&self, counters: &Counters, code: &str) -> Arc<AtomicU64> {
+        self.series.fetch_add(1, Relaxed);
+        let new = Arc::<AtomicU64>::default();
+        counters.codes.rcu(|codes| {
+            let mut grown = Vec::clone(codes);
+            if !grown.iter().any(|(known, _)| known == code) {
+                grown.push((code.to_owned(), Arc::clone(&new)));
+            }
+            grown
+        });
+        let codes = counters.codes.load();
+        codes.iter().find(|(known, _)| known == code).map_or(new, |(_, count)| Arc::clone(count))
     }
 
     /// The counts so far.
     pub fn snapshot(&self) -> Counts {
-        self.lock().clone()
+        let mut counts = Counts::default();
+        for (operation, counters) in self.operations.load().iter() {
+            for (code, count) in counters.codes.load().iter() {
+                counts.requests.insert((*operation, code.clone()), count.load(Relaxed));
+            }
+            let latency = Latency {
+                classes: std::array::from_fn(|class| counters.classes[class].load(Relaxed)),
+                sum_seconds: counters.sum_nanoseconds.load(Relaxed) as f64 / 1e9,
+            };
+            counts.latencies.insert(*operation, latency);
+        }
+        counts
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
-        // A poisoned lock only says that another thread panicked; the counts are still counts.
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_when_many_threads_count_what_is_new() {
+        let requests = Requests::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for number in 0..1000 {
+                        let operation = ["A", "B", "C"][number % 3];
+                        let code = ["OK", "Busy"][number % 2];
+                        let elapsed = Duration::from_millis(4);
+                        requests.count(wire::Observed { service: "s", operation, code, elapsed });
+                    }
+                });
+            }
+        });
+        let counts = requests.snapshot();
+        assert_eq!(counts.requests.values().sum::<u64>(), 4000);
+        assert_eq!(counts.requests.len(), 6);
+        let latency = &counts.latencies[&("s", "A")];
+        assert_eq!(latency.classes[2], 4 * 334);
+        assert!((latency.sum_seconds - 4.0 * 334.0 * 0.004).abs() < 1e-9, "{}", latency.sum_seconds);
     }
 }

@@ -1,10 +1,13 @@
 //! STS: who am I, and short-lived credentials for a role.
 
+use std::collections::BTreeSet;
+
 use api::sts::{
     AssumeRole, AssumeRoleInput, AssumeRoleOutput, AssumedRoleUser, Credentials, GetCallerIdentity,
     GetCallerIdentityInput, GetCallerIdentityOutput, GetSessionToken, GetSessionTokenInput,
-    GetSessionTokenOutput,
+    GetSessionTokenOutput, Tag,
 };
+use wire::SessionTags;
 
 use crate::identity::Session;
 use crate::{Cx, Error, Registry, Result};
@@ -13,6 +16,8 @@ use crate::{Cx, Error, Registry, Result};
 const DEFAULT_ROLE_SECONDS: i64 = 3_600;
 /// Lifetime of GetSessionToken when the caller names none.
 const DEFAULT_SESSION_SECONDS: i64 = 43_200;
+/// Most tags of a session.
+const MOST_TAGS: usize = 50;
 
 /// Registers the operations.
 pub fn routes(registry: &mut Registry) {
@@ -33,8 +38,6 @@ async fn assume_role(cx: Cx, input: AssumeRoleInput) -> Result<AssumeRoleOutput>
     for (name, given) in [
         ("PolicyArns", input.policy_arns.is_some()),
         ("Policy", input.policy.is_some()),
-        ("Tags", input.tags.is_some()),
-        ("TransitiveTagKeys", input.transitive_tag_keys.is_some()),
         ("ExternalId", input.external_id.is_some()),
         ("SerialNumber", input.serial_number.is_some()),
         ("TokenCode", input.token_code.is_some()),
@@ -65,15 +68,67 @@ async fn assume_role(cx: Cx, input: AssumeRoleInput) -> Result<AssumeRoleOutput>
             "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.".into(),
         ));
     }
+    let session_tags = session_tags(
+        &cx.caller.session_tags,
+        input.tags.unwrap_or_default(),
+        &input.transitive_tag_keys.unwrap_or_default(),
+    )?;
     let session_name = &input.role_session_name;
     let arn = format!("arn:aws:sts::{}:assumed-role/{}/{session_name}", role.account, role.name);
     let id = format!("{}:{session_name}", role.role_id);
-    let session = cx.state.identity.sessions().issue(&role.account, &arn, &id, seconds);
+    let session = cx.state.identity.sessions().issue(&role.account, &arn, &id, seconds, session_tags);
     Ok(AssumeRoleOutput {
         assumed_role_user: Some(AssumedRoleUser { assumed_role_id: Some(id), arn: Some(arn) }),
         credentials: Some(credentials(session)),
         ..Default::default()
     })
+}
+
+/// The tags of a new session: its own, and those that the caller's session hands on.
+fn session_tags(callers: &SessionTags, tags: Vec<Tag>, transitive_keys: &[String]) -> Result<SessionTags> {
+    let mut session = callers.inherited();
+    let inherited = names(session.tags.keys());
+    let own = names(tags.iter().map(|tag| &tag.key));
+    if own.len() < tags.len() {
+        return Err(Error::Validation(
+            "Duplicate tag keys found. Please note that Tag keys are case insensitive.".into(),
+        ));
+    }
+    if own.iter().any(|key| inherited.contains(key)) {
+        return Err(Error::Validation(
+            "One of the specified transitive tag keys can't be set because it conflicts with a transitive tag key from the \
+             calling session."
+                .into(),
+        ));
+    }
+    if names(transitive_keys.iter()).iter().any(|key| !own.contains(key)) {
+        return Err(Error::Validation(
+            "The specified transitive tag key must be included in the requested tags.".into(),
+        ));
+    }
+    let transitive = names(transitive_keys.iter());
+    for Tag { key, value } in tags {
+        if crate::tags::is_reserved(&key) {
+            return Err(Error::Validation(format!(
+                "Tags: the key {key} begins with aws:, which is reserved."
+            )));
+        }
+        if transitive.contains(&key.to_lowercase()) {
+            session.transitive_keys.insert(key.clone());
+        }
+        session.tags.insert(key, value);
+    }
+    if session.tags.len() > MOST_TAGS {
+        return Err(Error::Validation(format!(
+            "A session has at most {MOST_TAGS} tags, those of the calling session that are transitive among them."
+        )));
+    }
+    Ok(session)
+}
+
+/// Keys in the spelling in which they are compared.
+fn names<'a>(keys: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
+    keys.map(|key| key.to_lowercase()).collect()
 }
 
 async fn get_session_token(cx: Cx, input: GetSessionTokenInput) -> Result<GetSessionTokenOutput> {
@@ -91,6 +146,7 @@ async fn get_session_token(cx: Cx, input: GetSessionTokenInput) -> Result<GetSes
         &caller.principal_arn,
         &caller.principal_id,
         seconds,
+        caller.session_tags.clone(),
     );
     Ok(GetSessionTokenOutput { credentials: Some(credentials(session)), ..Default::default() })
 }

@@ -11,6 +11,9 @@ use runner::executor::{Executor, ExecutorSettings, ProcessExecutor};
 use runner::sandbox::{self, SandboxState};
 use runner::supervisor;
 use runner::workload::{Access, Exit, ExitReport, Mount};
+use wire::SessionTags;
+
+use store::objects::ObjectFile;
 
 use crate::app::{App, StartError};
 use crate::config::Config;
@@ -92,19 +95,22 @@ pub struct JobIdentity<'a> {
     pub region: &'a str,
     /// Role it was given; the account's execution role where there is none.
     pub role_arn: Option<&'a str>,
+    /// Tags that its session gets.
+    pub session_tags: SessionTags,
 }
 
 /// The variables with which user code reaches this server: endpoint, region, credentials of its own, the import hook.
 pub fn connection_environment(
     app: &App,
-    identity: &JobIdentity<'_>,
+    identity: JobIdentity<'_>,
     lifetime_seconds: i64,
 ) -> BTreeMap<String, String> {
     let role =
         identity.role_arn.and_then(crate::iam::split_role_arn).map_or(EXECUTION_ROLE, |(_, name)| name);
     let arn = format!("arn:aws:sts::{}:assumed-role/{role}/SageMaker", identity.account);
     let id = format!("AROA{role}:SageMaker");
-    let session = app.identity.sessions().issue(identity.account, &arn, &id, lifetime_seconds);
+    let session =
+        app.identity.sessions().issue(identity.account, &arn, &id, lifetime_seconds, identity.session_tags);
     let endpoint = &app.connection.endpoint;
     let mut variables: BTreeMap<&str, String> = BTreeMap::from([
         ("AWS_ENDPOINT_URL", endpoint.clone()),
@@ -222,6 +228,14 @@ pub async fn extract_object(app: &App, account: &str, uri: &str, directory: &Pat
         crate::training::bucket_and_key(uri).ok_or_else(|| format!("{uri:?} is not an S3 URI"))?;
     let file = app.objects.open_object(account, bucket, key).await;
     let file = file.map_err(|error| format!("{uri} cannot be read: {error}"))?;
+    extract_file(file, uri, directory).await
+}
+
+/// Extracts the open tar.gz object, which came from `uri`, into `directory`.
+///
+/// # Errors
+/// A text for people that names the object.
+pub async fn extract_file(file: ObjectFile, uri: &str, directory: &Path) -> Result<(), String> {
     let target = directory.to_owned();
     let extracted = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&target).map_err(|error| error.to_string())?;

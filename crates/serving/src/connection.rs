@@ -1,56 +1,76 @@
-//! One connection to one worker of a replica: connecting, sending a request, reading its answer.
+//! A connection to one worker of a replica, or a place for one request in a container: sending a request, reading its answer.
+
+mod link;
 
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::chain::{Chain, ChainRest};
+use crate::engine::NativeModel;
 use crate::frame::{
     self, CHUNK_ERROR, CHUNKED, MAX_HEADER_BYTES, PREFIX_BYTES, Prefix, RequestHeader, ResponseHeader,
 };
+use crate::http::{Answering, HttpReplica};
+use crate::invocation::InvokeRequest;
+use crate::models::{ModelCache, ModelRest, Role};
+use crate::refused::Refused;
+use crate::spoken::SpokenProtocol;
 
-/// What a connection knows of the replica it leads to.
-#[derive(Debug)]
-pub(crate) struct ReplicaLink {
-    pub(crate) id: String,
-    /// Set once the replica must get no more requests.
-    pub(crate) retired: AtomicBool,
-    /// How many of its connections carry a request now.
-    pub(crate) in_use: AtomicUsize,
-    /// Told of each connection that was closed, so that it is replaced.
-    pub(crate) lost: mpsc::UnboundedSender<()>,
-}
+pub(crate) use link::ReplicaLink;
 
-impl ReplicaLink {
-    pub(crate) fn new(id: String, lost: mpsc::UnboundedSender<()>) -> Arc<Self> {
-        Arc::new(Self { id, retired: AtomicBool::new(false), in_use: AtomicUsize::new(0), lost })
-    }
-
-    pub(crate) fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Acquire)
-    }
-}
-
-/// A connection to one worker. It carries one request at a time.
+/// It carries one request at a time.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: UnixStream,
-    buffer: BytesMut,
+    channel: Channel,
     pub(crate) link: Arc<ReplicaLink>,
     pub(crate) last_answer_at: Instant,
     /// Set once its worker has proved ready; only then is its loss news.
     pub(crate) proven: bool,
+    /// The number of the one worker that it leads to, if it is one.
+    pub(crate) worker: Option<u64>,
+    /// How many requests its worker answers together, as it says; below 2 it is one at a time.
+    pub(crate) batch_limit: u32,
+    /// Which worker it leads to and what for, where that has said so.
+    pub(crate) told_worker: Option<(u64, Role)>,
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+enum Channel {
+    /// Leads to one worker.
+    Frames(Frames),
+    /// A place among the requests that a container has at once, with what is left of the last answer.
+    Http(Arc<HttpReplica>, Option<Answering>),
+    /// A place among the requests that a model of this process has at once.
+    Native(Arc<NativeModel>),
+    /// A place among the requests that a replica of many models has at once, with what is left of the last answer.
+    Models(Arc<ModelCache>, Option<Box<ModelRest>>),
+    /// The same of a replica of several containers.
+    Chain(Arc<Chain>, Option<Box<ChainRest>>),
+}
+
+/// Frames over a Unix socket.
+#[derive(Debug)]
+struct Frames {
+    stream: UnixStream,
+    buffer: BytesMut,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if let Some(worker) = self.worker {
+            self.link.workers().reached.remove(&worker);
+        }
         if self.proven {
             // Nobody listens once the replica has been given up; then there is nothing to replace.
             let _ = self.link.lost.send(());
@@ -67,6 +87,10 @@ pub(crate) enum ExchangeError {
     Lost(String),
     /// The answer is larger than allowed.
     TooLarge(u64),
+    /// Nothing listens at the replica's end.
+    Unreachable(io::Error),
+    /// A replica of many models or several containers says why there is no answer.
+    Refused(Refused),
 }
 
 impl ExchangeError {
@@ -96,33 +120,277 @@ pub(crate) enum Chunk {
     End,
 }
 
+/// Reads a piece of an answer from a connection behind this one; boxed, since a connection can lead to connections.
+pub(crate) type ChunkFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Chunk, ExchangeError>> + Send + Sync + 'a>>;
+
 const FIRST_READ_BYTES: usize = 16 * 1024;
+const COPIED_BYTES: usize = 4 * 1024;
+
+/// Connects to the socket of a replica. A job owns the folder of its socket, so a link there is not followed.
+pub(crate) async fn open_socket(socket: &Path) -> io::Result<UnixStream> {
+    use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+    let handle = open(socket, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&handle)?.st_mode) != FileType::Socket {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a socket"));
+    }
+    // Going through the handle also lifts the limit of 107 bytes on the path of a socket.
+    UnixStream::connect(format!("/proc/self/fd/{}", handle.as_raw_fd())).await
+}
 
 impl Connection {
-    /// Connects to the socket of a replica. A job owns the folder of its socket, so a link there is not followed.
+    /// Connects to a worker behind the socket of a replica.
     pub(crate) async fn open(socket: &Path, link: Arc<ReplicaLink>) -> io::Result<Self> {
-        use rustix::fs::{FileType, Mode, OFlags, fstat, open};
-        let handle = open(socket, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        if FileType::from_raw_mode(fstat(&handle)?.st_mode) != FileType::Socket {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a socket"));
-        }
-        // Going through the handle also lifts the limit of 107 bytes on the path of a socket.
-        let stream = UnixStream::connect(format!("/proc/self/fd/{}", handle.as_raw_fd())).await?;
-        Ok(Self { stream, buffer: BytesMut::new(), link, last_answer_at: Instant::now(), proven: false })
+        let stream = open_socket(socket).await?;
+        let channel = Channel::Frames(Frames { stream, buffer: BytesMut::new() });
+        let worker = Some(link.number_worker());
+        let mut connection = Self::over(channel, link);
+        connection.worker = worker;
+        Ok(connection)
     }
 
+    fn over(channel: Channel, link: Arc<ReplicaLink>) -> Self {
+        let last_answer_at = Instant::now();
+        Self { channel, link, last_answer_at, proven: false, worker: None, batch_limit: 0, told_worker: None }
+    }
+
+    /// A place for one request in a replica that speaks HTTP.
+    pub(crate) fn place(replica: Arc<HttpReplica>, link: Arc<ReplicaLink>) -> Self {
+        Self::over(Channel::Http(replica, None), link)
+    }
+
+    /// A place for one request at a model of this process.
+    pub(crate) fn native_place(model: Arc<NativeModel>, link: Arc<ReplicaLink>) -> Self {
+        Self::over(Channel::Native(model), link)
+    }
+
+    /// A place for one request at a replica of many models.
+    pub(crate) fn models_place(models: Arc<ModelCache>, link: Arc<ReplicaLink>) -> Self {
+        Self::over(Channel::Models(models, None), link)
+    }
+
+    /// A place for one request at a replica of several containers.
+    pub(crate) fn chain_place(chain: Arc<Chain>, link: Arc<ReplicaLink>) -> Self {
+        Self::over(Channel::Chain(chain, None), link)
+    }
+
+    /// Whether what it leads to keeps the time limits of requests itself: there are several of them, or a model is loaded first.
+    pub(crate) fn keeps_time(&self) -> bool {
+        matches!(self.channel, Channel::Models(..) | Channel::Chain(..))
+    }
+
+    /// The replica behind it, if that speaks HTTP.
+    pub(crate) fn http(&self) -> Option<&Arc<HttpReplica>> {
+        match &self.channel {
+            Channel::Http(replica, _) => Some(replica),
+            Channel::Frames(_) | Channel::Native(_) | Channel::Models(..) | Channel::Chain(..) => None,
+        }
+    }
+
+    /// Whether what it leads to speaks a protocol by itself.
+    pub(crate) async fn speaks(&self, protocol: SpokenProtocol) -> bool {
+        match &self.channel {
+            Channel::Http(replica, _) => replica.spoken(protocol).await.is_some(),
+            Channel::Frames(_) | Channel::Native(_) | Channel::Models(..) | Channel::Chain(..) => false,
+        }
+    }
+
+    /// Gives up all that leads to the same replica until it has answered a ping, since nothing listens there.
+    pub(crate) fn lose(&self) {
+        if !self.link.retired.swap(true, Ordering::AcqRel) {
+            // Nobody listens once the replica has been given up.
+            let _ = self.link.lost.send(());
+        }
+    }
+
+    /// What is left when the answer to its request was not read to its end: a place for another one, where it is no worker's.
+    pub(crate) fn after_interruption(&mut self) -> Option<Self> {
+        match &mut self.channel {
+            Channel::Http(replica, rest) => {
+                *rest = None;
+                Some(Self::place(Arc::clone(replica), Arc::clone(&self.link)))
+            }
+            Channel::Native(model) => Some(Self::native_place(Arc::clone(model), Arc::clone(&self.link))),
+            Channel::Models(models, rest) => {
+                *rest = None;
+                Some(Self::models_place(Arc::clone(models), Arc::clone(&self.link)))
+            }
+            Channel::Chain(chain, rest) => {
+                *rest = None;
+                Some(Self::chain_place(Arc::clone(chain), Arc::clone(&self.link)))
+            }
+            Channel::Frames(_) => None,
+        }
+    }
+
+    /// Sends an invocation and reads its answer up to the end of its body, or, for a streamed one, up to the first chunk.
+    /// Nothing may be left of an earlier answer. `limit` is kept by those that [`Connection::keeps_time`], and by the caller for others.
+    pub(crate) async fn invoke(
+        &mut self,
+        request: &InvokeRequest,
+        max_body_bytes: u64,
+        limit: Duration,
+    ) -> Result<(ResponseHeader, AnswerBody), ExchangeError> {
+        let answered = match &mut self.channel {
+            Channel::Frames(frames) => {
+                let header = frame::encode_request(&RequestHeader::of(request), request.body.len());
+                frames.send(header, request.body.clone()).await?;
+                frames.receive(max_body_bytes).await?
+            }
+            Channel::Http(replica, rest) => {
+                let (header, body, answering) = replica.invoke(request, max_body_bytes).await?;
+                *rest = answering;
+                (header, body)
+            }
+            Channel::Native(model) => {
+                let (header, body) = model.answer(request).await;
+                if body.len() as u64 > max_body_bytes {
+                    return Err(ExchangeError::TooLarge(body.len() as u64));
+                }
+                (header, AnswerBody::Whole(body))
+            }
+            Channel::Models(models, rest) => {
+                let (header, body, left) = models.invoke(request, max_body_bytes, limit).await?;
+                *rest = left;
+                (header, body)
+            }
+            Channel::Chain(chain, rest) => {
+                let (header, body, left) = chain.invoke(request, max_body_bytes, limit).await?;
+                *rest = left;
+                (header, body)
+            }
+        };
+        if matches!(answered.1, AnswerBody::Whole(_)) {
+            self.last_answer_at = Instant::now();
+        }
+        Ok(answered)
+    }
+
+    /// Reads the next piece of a streamed answer.
+    pub(crate) async fn read_chunk(&mut self, max_chunk_bytes: u64) -> Result<Chunk, ExchangeError> {
+        let chunk = match &mut self.channel {
+            Channel::Frames(frames) => frames.read_chunk(max_chunk_bytes).await?,
+            Channel::Http(replica, rest) => replica.next_chunk(rest, max_chunk_bytes).await?,
+            // Its answers come in one piece.
+            Channel::Native(_) => Chunk::End,
+            Channel::Models(_, None) | Channel::Chain(_, None) => Chunk::End,
+            Channel::Models(_, Some(rest)) => rest.next_chunk(max_chunk_bytes).await?,
+            Channel::Chain(_, Some(rest)) => rest.next_chunk(max_chunk_bytes).await?,
+        };
+        if !matches!(chunk, Chunk::Data(_)) {
+            self.drop_rest();
+        }
+        if !matches!(chunk, Chunk::Data(_)) {
+            self.last_answer_at = Instant::now();
+        }
+        Ok(chunk)
+    }
+
+    fn drop_rest(&mut self) {
+        match &mut self.channel {
+            Channel::Models(_, rest) => *rest = None,
+            Channel::Chain(_, rest) => *rest = None,
+            Channel::Frames(_) | Channel::Http(..) | Channel::Native(_) => {}
+        }
+    }
+
+    /// Sends several requests to a worker that answers them together. Nothing may be left of an earlier answer.
+    pub(crate) async fn send_batch(&mut self, frame: Bytes) -> Result<(), ExchangeError> {
+        match &mut self.channel {
+            Channel::Frames(frames) => frames.send(frame, Bytes::new()).await,
+            _ => Err(ExchangeError::Lost("The connection leads to no worker.".into())),
+        }
+    }
+
+    /// Reads the next answer of those as [`Connection::invoke`] does.
+    pub(crate) async fn receive_of_batch(
+        &mut self,
+        max_body_bytes: u64,
+    ) -> Result<(ResponseHeader, AnswerBody), ExchangeError> {
+        let Channel::Frames(frames) = &mut self.channel else {
+            return Err(ExchangeError::Lost("The connection leads to no worker.".into()));
+        };
+        let answered = frames.receive(max_body_bytes).await?;
+        self.last_answer_at = Instant::now();
+        Ok(answered)
+    }
+
+    /// As [`Connection::invoke`], for one of the models that a worker has.
+    pub(crate) async fn invoke_model(
+        &mut self,
+        request: &InvokeRequest,
+        model: &str,
+        max_body_bytes: u64,
+    ) -> Result<(ResponseHeader, AnswerBody), ExchangeError> {
+        let header = RequestHeader { model: Some(model), ..RequestHeader::of(request) };
+        self.ask_worker(&header, request.body.clone(), max_body_bytes).await
+    }
+
+    /// Asks a worker to load a model from a folder, or to unload one.
+    pub(crate) async fn ask_models(
+        &mut self,
+        kind: &'static str,
+        model: &str,
+        model_dir: Option<&str>,
+        forgets: bool,
+    ) -> Result<ResponseHeader, ExchangeError> {
+        let header =
+            RequestHeader { kind, model: Some(model), model_dir, forgets, ..RequestHeader::default() };
+        self.ask_worker(&header, Bytes::new(), 0).await.map(|(header, _)| header)
+    }
+
+    async fn ask_worker(
+        &mut self,
+        header: &RequestHeader<'_>,
+        body: Bytes,
+        max_body_bytes: u64,
+    ) -> Result<(ResponseHeader, AnswerBody), ExchangeError> {
+        let Channel::Frames(frames) = &mut self.channel else {
+            return Err(ExchangeError::Lost("The connection leads to no worker.".into()));
+        };
+        frames.send(frame::encode_request(header, body.len()), body).await?;
+        let answered = frames.receive(max_body_bytes).await?;
+        self.last_answer_at = Instant::now();
+        Ok(answered)
+    }
+
+    /// Asks the worker whether it is ready. The inner error is the text of a host that could not load its model.
+    pub(crate) async fn ping(&mut self) -> Result<Result<(), String>, ExchangeError> {
+        let Channel::Frames(frames) = &mut self.channel else { return Ok(Ok(())) };
+        let header = frame::encode_request(&RequestHeader { kind: "ping", ..RequestHeader::default() }, 0);
+        frames.send(header, Bytes::new()).await?;
+        let (header, _) = frames.receive(0).await?;
+        self.last_answer_at = Instant::now();
+        self.batch_limit = header.batch_limit.unwrap_or_default();
+        let role = if header.role.as_deref() == Some("load") { Role::Load } else { Role::Invoke };
+        self.told_worker = header.worker.map(|worker| (worker, role));
+        Ok(if header.status == 200 {
+            Ok(())
+        } else {
+            Err(header
+                .error
+                .unwrap_or_else(|| format!("The model host answered a ping with status {}.", header.status)))
+        })
+    }
+
+    /// Whether an idle connection is of no more use: closed by the worker, or out of step with it.
+    pub(crate) fn is_broken(&self) -> bool {
+        let Channel::Frames(frames) = &self.channel else { return false };
+        let mut byte = [0_u8];
+        !matches!(frames.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl Frames {
     /// Sends one request. Nothing may be left of an earlier answer.
-    pub(crate) async fn send(&mut self, header: Bytes, body: Bytes) -> Result<(), ExchangeError> {
+    async fn send(&mut self, header: Bytes, body: Bytes) -> Result<(), ExchangeError> {
         debug_assert!(self.buffer.is_empty(), "an answer has not been read to its end");
         let mut frame = header.chain(body);
         self.stream.write_all_buf(&mut frame).await.map_err(|error| ExchangeError::from_io(&error))
     }
 
     /// Reads an answer up to the end of its body, or, for a streamed one, up to the first chunk.
-    pub(crate) async fn receive(
-        &mut self,
-        max_body_bytes: u64,
-    ) -> Result<(ResponseHeader, AnswerBody), ExchangeError> {
+    async fn receive(&mut self, max_body_bytes: u64) -> Result<(ResponseHeader, AnswerBody), ExchangeError> {
         let prefix = self.read_prefix().await?;
         if prefix.header_bytes > MAX_HEADER_BYTES {
             return Err(ExchangeError::Lost("The model host sent a header that is too long.".into()));
@@ -138,12 +406,11 @@ impl Connection {
             return Err(ExchangeError::TooLarge(prefix.body_bytes));
         }
         let body = self.take(prefix.body_bytes as usize).await?;
-        self.last_answer_at = Instant::now();
         Ok((header, AnswerBody::Whole(body)))
     }
 
     /// Reads the next piece of a streamed answer.
-    pub(crate) async fn read_chunk(&mut self, max_chunk_bytes: u64) -> Result<Chunk, ExchangeError> {
+    async fn read_chunk(&mut self, max_chunk_bytes: u64) -> Result<Chunk, ExchangeError> {
         self.fill(4).await?;
         let length = self.buffer.get_u32();
         let failed = length == CHUNK_ERROR;
@@ -157,34 +424,11 @@ impl Connection {
             return Err(ExchangeError::TooLarge(u64::from(length)));
         }
         let data = self.take(length as usize).await?;
-        if failed || length == 0 {
-            self.last_answer_at = Instant::now();
-        }
         Ok(match (failed, length) {
             (true, _) => Chunk::Failed(data),
             (false, 0) => Chunk::End,
             (false, _) => Chunk::Data(data),
         })
-    }
-
-    /// Asks the worker whether it is ready. The inner error is the text of a host that could not load its model.
-    pub(crate) async fn ping(&mut self) -> Result<Result<(), String>, ExchangeError> {
-        let header = frame::encode_request(&RequestHeader { kind: "ping", ..RequestHeader::default() }, 0);
-        self.send(header, Bytes::new()).await?;
-        let (header, _) = self.receive(0).await?;
-        Ok(if header.status == 200 {
-            Ok(())
-        } else {
-            Err(header
-                .error
-                .unwrap_or_else(|| format!("The model host answered a ping with status {}.", header.status)))
-        })
-    }
-
-    /// Whether an idle connection is of no more use: closed by the worker, or out of step with it.
-    pub(crate) fn is_broken(&self) -> bool {
-        let mut byte = [0_u8];
-        !matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     async fn read_prefix(&mut self) -> Result<Prefix, ExchangeError> {
@@ -209,7 +453,13 @@ impl Connection {
 
     async fn take(&mut self, bytes: usize) -> Result<Bytes, ExchangeError> {
         self.fill(bytes).await?;
-        Ok(self.buffer.split_to(bytes).freeze())
+        if bytes > COPIED_BYTES {
+            return Ok(self.buffer.split_to(bytes).freeze());
+        }
+        // A small piece is copied, so that the buffer stays whole for the next answer; a new one would cost more.
+        let piece = Bytes::copy_from_slice(&self.buffer[..bytes]);
+        self.buffer.advance(bytes);
+        Ok(piece)
     }
 }
 
@@ -217,6 +467,7 @@ impl Connection {
 mod tests {
     use super::*;
     use tokio::net::UnixListener;
+    use tokio::sync::mpsc;
 
     fn link() -> Arc<ReplicaLink> {
         ReplicaLink::new("replica".into(), mpsc::unbounded_channel().0)
@@ -262,9 +513,8 @@ mod tests {
     }
 
     async fn ask(connection: &mut Connection) -> Result<(ResponseHeader, AnswerBody), ExchangeError> {
-        let header = frame::encode_request(&RequestHeader { kind: "invoke", ..RequestHeader::default() }, 4);
-        connection.send(header, Bytes::from_static(b"body")).await?;
-        connection.receive(1000).await
+        let request = InvokeRequest { body: Bytes::from_static(b"body"), ..InvokeRequest::default() };
+        connection.invoke(&request, 1000, Duration::from_secs(60)).await
     }
 
     #[tokio::test]
@@ -272,7 +522,8 @@ mod tests {
         let (mut connection, worker) = pair().await;
         assert!(!connection.is_broken());
         drop(worker);
-        connection.stream.readable().await.unwrap();
+        let Channel::Frames(frames) = &connection.channel else { panic!("it leads to a worker") };
+        frames.stream.readable().await.unwrap();
         assert!(connection.is_broken());
         assert!(matches!(ask(&mut connection).await, Err(ExchangeError::NotRead)));
 

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
+use crate::capture::{Capture, Draft};
 use crate::endpoint::{Command, Endpoint, EndpointHandle};
 use crate::fleet::Surroundings;
 use crate::invocation::{self, InvokeError, InvokeRequest, InvokeResponse, InvokeStream};
@@ -16,9 +18,10 @@ use crate::metrics::VariantMetrics;
 use crate::plan::{EndpointPlan, PlanError};
 use crate::replica_id;
 use crate::settings::DataPlaneSettings;
+use crate::shadow::{Reflection, Shadow, ShadowPlan, StreamedReflection};
 use crate::status::{EndpointPhase, EndpointStatus, VariantStatus};
 
-type Endpoints = HashMap<String, Arc<EndpointHandle>>;
+pub(crate) type Endpoints = HashMap<String, Arc<EndpointHandle>>;
 
 /// All endpoints of a server. Dropping it leaves the replicas running, for the next server to take up.
 pub struct DataPlane {
@@ -58,6 +61,24 @@ impl DataPlane {
         }
     }
 
+    pub(crate) fn handles(&self) -> arc_swap::Guard<Arc<Endpoints>> {
+        self.endpoints.load()
+    }
+
+    pub(crate) fn settings(&self) -> &DataPlaneSettings {
+        &self.settings
+    }
+
+    /// What the ids of an endpoint's replicas begin with.
+    pub fn replica_prefix(&self, endpoint: &str) -> String {
+        replica_id::endpoint_prefix(self.settings.replica_prefix, endpoint)
+    }
+
+    /// The ids of all replicas that run now.
+    pub fn running(&self) -> Vec<String> {
+        self.launcher.running()
+    }
+
     fn endpoint(&self, endpoint: &str) -> Option<Arc<EndpointHandle>> {
         self.endpoints.load().get(endpoint).map(Arc::clone)
     }
@@ -66,6 +87,20 @@ impl DataPlane {
     /// ended), or changes counts and weights in place (the same generation). Replicas that an earlier server left
     /// running are taken up by the first plan of an endpoint. Must be called within a Tokio runtime.
     pub fn apply(&self, plan: EndpointPlan) -> Result<watch::Receiver<EndpointStatus>, PlanError> {
+        self.send(plan, false)
+    }
+
+    /// As [`DataPlane::apply`], for an endpoint that was in service when an earlier server ended: it is in service again as soon as
+    /// one replica of each variant answers, and replicas that do not start are tried again.
+    pub fn resume(&self, plan: EndpointPlan) -> Result<watch::Receiver<EndpointStatus>, PlanError> {
+        self.send(plan, true)
+    }
+
+    fn send(
+        &self,
+        plan: EndpointPlan,
+        has_served: bool,
+    ) -> Result<watch::Receiver<EndpointStatus>, PlanError> {
         plan.check()?;
         let mut registry = self.registry.lock().expect("no code that holds this lock can panic");
         let endpoint = match self.endpoint(&plan.endpoint) {
@@ -74,22 +109,43 @@ impl DataPlane {
                 endpoint.status.send_modify(|status| announce(status, &plan));
                 endpoint
             }
-            None => self.start_endpoint(&plan, &mut registry),
+            None => self.start_endpoint(&plan, has_served, &mut registry),
         };
         let status = endpoint.status.subscribe();
         // The task only ends after a removal, which takes the endpoint out of the table first.
-        let _ = endpoint.commands.send(Command::Apply(plan));
+        let _ = endpoint.commands.send(Command::Apply(plan, has_served));
         Ok(status)
     }
 
-    fn start_endpoint(&self, plan: &EndpointPlan, registry: &mut Registry) -> Arc<EndpointHandle> {
+    /// The endpoint of a plan, which is made when it is not there. Nothing is applied to it.
+    pub(crate) fn endpoint_for(&self, plan: &EndpointPlan, has_served: bool) -> Arc<EndpointHandle> {
+        let mut registry = self.registry.lock().expect("no code that holds this lock can panic");
+        self.endpoint(&plan.endpoint).unwrap_or_else(|| self.start_endpoint(plan, has_served, &mut registry))
+    }
+
+    fn start_endpoint(
+        &self,
+        plan: &EndpointPlan,
+        has_served: bool,
+        registry: &mut Registry,
+    ) -> Arc<EndpointHandle> {
         let (commands, command_receiver) = mpsc::unbounded_channel();
         let (reports, report_receiver) = mpsc::unbounded_channel();
+        let prefix = replica_id::endpoint_prefix(self.settings.replica_prefix, &plan.endpoint);
+        let bell = Arc::default();
+        let predecessor = registry.leaving.remove(&plan.endpoint);
+        let is_asleep = has_served && plan.variants.iter().all(|variant| variant.on_demand.is_some());
+        let is_taken_up = predecessor.is_none()
+            && (is_asleep || self.launcher.running().iter().any(|id| id.starts_with(&prefix)));
         let endpoint = Arc::new(EndpointHandle {
             route: ArcSwapOption::empty(),
+            is_taken_up,
             status: watch::Sender::new(first_status(plan)),
             commands,
             counters: Arc::default(),
+            capture: ArcSwapOption::empty(),
+            tallies: Mutex::default(),
+            shadow: ArcSwapOption::empty(),
         });
         let surroundings = Surroundings {
             launcher: Arc::clone(&self.launcher),
@@ -98,8 +154,8 @@ impl DataPlane {
             endpoint: Arc::from(plan.endpoint.as_str()),
             reports,
             counters: Arc::clone(&endpoint.counters),
+            bell,
         };
-        let predecessor = registry.leaving.remove(&plan.endpoint);
         let task = Endpoint::new(Arc::clone(&endpoint), surroundings);
         let task = tokio::spawn(task.run(command_receiver, report_receiver, predecessor));
         registry.tasks.retain(|task| !task.is_finished());
@@ -131,6 +187,7 @@ impl DataPlane {
         self.change_table(|table| {
             table.remove(endpoint);
         });
+        end_shadow(&removed);
         let status = removed.status.subscribe();
         let _ = removed.commands.send(Command::Remove);
         registry.leaving.insert(endpoint.to_owned(), status.clone());
@@ -159,6 +216,26 @@ impl DataPlane {
         answered.await.map_err(|_| unknown())?
     }
 
+    /// Captures invocations of an endpoint from now on, or no longer; an endpoint that is not known is left alone.
+    pub fn set_capture(&self, endpoint: &str, capture: Option<Arc<Capture>>) {
+        if let Some(endpoint) = self.endpoint(endpoint) {
+            endpoint.capture.store(capture);
+        }
+    }
+
+    /// Copies requests of an endpoint to a shadow from now on, or no longer; an endpoint that is not known is left alone.
+    pub fn set_shadow(&self, endpoint: &str, plan: Option<ShadowPlan>) {
+        if let Some(endpoint) = self.endpoint(endpoint) {
+            let before = endpoint.shadow.load_full();
+            match plan {
+                Some(plan) => {
+                    endpoint.shadow.store(Some(Arc::new(Shadow::following(plan, before.as_deref()))));
+                }
+                None => end_shadow(&endpoint),
+            }
+        }
+    }
+
     /// The state of an endpoint, to be looked at or waited on.
     pub fn watch(&self, endpoint: &str) -> Option<watch::Receiver<EndpointStatus>> {
         self.endpoint(endpoint).map(|endpoint| endpoint.status.subscribe())
@@ -172,13 +249,20 @@ impl DataPlane {
         Some(counters.iter().map(|(variant, counters)| counters.snapshot(variant)).collect())
     }
 
+    /// The ids of the replicas of an endpoint that run now.
+    pub fn replicas(&self, endpoint: &str) -> Vec<String> {
+        let prefix = replica_id::endpoint_prefix(self.settings.replica_prefix, endpoint);
+        self.launcher.running().into_iter().filter(|id| id.starts_with(&prefix)).collect()
+    }
+
     /// Stops replicas of endpoints this data plane does not know. To be called once after a start of the server, when
-    /// all endpoints have been applied.
-    pub async fn stop_strays(&self) {
+    /// all endpoints have been applied but those in `awaited`.
+    pub async fn stop_strays(&self, awaited: &[String]) {
         let known: Vec<String> = {
             let registry = self.registry.lock().expect("no code that holds this lock can panic");
             let table = self.endpoints.load();
-            table.keys().chain(registry.leaving.keys()).map(|key| replica_id::endpoint_prefix(key)).collect()
+            let known = table.keys().chain(registry.leaving.keys()).chain(awaited);
+            known.map(|key| replica_id::endpoint_prefix(self.settings.replica_prefix, key)).collect()
         };
         for id in self.launcher.running() {
             if !known.iter().any(|prefix| id.starts_with(prefix)) {
@@ -195,8 +279,52 @@ impl DataPlane {
         endpoint: &str,
         request: InvokeRequest,
     ) -> Result<InvokeResponse, InvokeError> {
-        let stream = self.invoke_stream(endpoint, request).await?;
-        stream.collect(self.settings.max_response_bytes).await
+        let handle = self.handle(endpoint)?;
+        let reflection = Reflection::begin(&handle, &request)?;
+        let draft = begin_capture(&handle, &request);
+        let answered = match invocation::invoke_stream(&handle, &self.settings, &request, true).await {
+            Ok(stream) => stream.collect(self.settings.max_response_bytes).await,
+            Err(error) => Err(error),
+        };
+        let is_captured = draft.is_some();
+        if let (Some(draft), Ok(response)) = (draft, &answered) {
+            draft.whole(response);
+        }
+        if let Some(reflection) = reflection {
+            reflection.send(&handle, &self.settings, request, &answered, is_captured);
+        }
+        answered
+    }
+
+    fn handle(&self, endpoint: &str) -> Result<Arc<EndpointHandle>, InvokeError> {
+        self.endpoint(endpoint).ok_or_else(|| InvokeError::NoSuchEndpoint { endpoint: endpoint.to_owned() })
+    }
+
+    /// As [`DataPlane::invoke`], with bodies of up to `max_bytes` each way.
+    pub async fn invoke_large(
+        &self,
+        endpoint: &str,
+        request: InvokeRequest,
+        max_bytes: u64,
+    ) -> Result<InvokeResponse, InvokeError> {
+        let handle = self
+            .endpoint(endpoint)
+            .ok_or_else(|| InvokeError::NoSuchEndpoint { endpoint: endpoint.to_owned() })?;
+        let settings = DataPlaneSettings {
+            max_request_bytes: max_bytes,
+            max_response_bytes: max_bytes,
+            ..DataPlaneSettings::clone(&self.settings)
+        };
+        invocation::invoke_stream(&handle, &settings, &request, true).await?.collect(max_bytes).await
+    }
+
+    /// Asks a replica that speaks HTTP for what a path has, and gives status and body; `None` when the endpoint's replicas speak
+    /// another protocol.
+    pub async fn get(&self, endpoint: &str, path: &'static str) -> Result<Option<(u16, Bytes)>, InvokeError> {
+        let handle = self
+            .endpoint(endpoint)
+            .ok_or_else(|| InvokeError::NoSuchEndpoint { endpoint: endpoint.to_owned() })?;
+        invocation::get(&handle, &self.settings, path).await
     }
 
     /// Invokes a model and gives its answer piece by piece. If the stream is dropped before its end, the worker is told
@@ -206,11 +334,40 @@ impl DataPlane {
         endpoint: &str,
         request: InvokeRequest,
     ) -> Result<InvokeStream, InvokeError> {
-        let handle = self
-            .endpoint(endpoint)
-            .ok_or_else(|| InvokeError::NoSuchEndpoint { endpoint: endpoint.to_owned() })?;
-        invocation::invoke_stream(&handle, &self.settings, &request).await
+        let handle = self.handle(endpoint)?;
+        let reflection = Reflection::begin(&handle, &request)?;
+        let draft = begin_capture(&handle, &request);
+        let answered = invocation::invoke_stream(&handle, &self.settings, &request, false).await;
+        let Some(reflection) = reflection else {
+            let mut stream = answered?;
+            stream.draft = draft;
+            return Ok(stream);
+        };
+        let is_captured = draft.is_some();
+        match answered {
+            Ok(mut stream) => {
+                stream.draft = draft;
+                stream.reflection =
+                    Some(StreamedReflection::new(reflection, &handle, &self.settings, request, is_captured));
+                Ok(stream)
+            }
+            Err(error) => {
+                let answered = Err(error.clone());
+                reflection.send(&handle, &self.settings, request, &answered, is_captured);
+                Err(error)
+            }
+        }
     }
+}
+
+fn end_shadow(endpoint: &EndpointHandle) {
+    if let Some(shadow) = endpoint.shadow.swap(None) {
+        shadow.end();
+    }
+}
+
+fn begin_capture(endpoint: &EndpointHandle, request: &InvokeRequest) -> Option<Draft> {
+    endpoint.capture.load().as_ref().and_then(|capture| Draft::begin(capture, request))
 }
 
 /// Replicas that ended while no server was running could not clean up after themselves.
@@ -237,6 +394,7 @@ fn first_status(plan: &EndpointPlan) -> EndpointStatus {
         wanted_generation: plan.generation,
         variants: plan.variants.iter().map(variant).collect(),
         last_failure: None,
+        beside: None,
     }
 }
 

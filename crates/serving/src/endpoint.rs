@@ -1,32 +1,52 @@
 //! One endpoint: brings up the fleet that is wanted, puts it into service, and ends the one before.
 
-use std::sync::Arc;
+mod transition;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use crate::capture::Capture;
 use crate::fleet::{CountersByVariant, Fleet, Surroundings};
 use crate::plan::{EndpointPlan, PlanError};
 use crate::replica::{ReplicaEvent, ReplicaReport};
 use crate::replica_id;
 use crate::route::Route;
+use crate::shadow::Shadow;
+use crate::shift::Shift;
 use crate::status::{EndpointPhase, EndpointStatus};
+use crate::tally::Tally;
+use transition::Beside;
 
 /// The side of an endpoint that invocations and callers see.
 #[derive(Debug)]
 pub(crate) struct EndpointHandle {
     /// The fleet in service, if there is one.
     pub(crate) route: ArcSwapOption<Route>,
+    /// Whether it was in service under an earlier server, and will be in a moment: its replicas run, or come on demand.
+    pub(crate) is_taken_up: bool,
     pub(crate) status: watch::Sender<EndpointStatus>,
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     pub(crate) counters: CountersByVariant,
+    /// Where invocations are captured, if they are.
+    pub(crate) capture: ArcSwapOption<Capture>,
+    /// What each fleet did, while two stand side by side, by generation.
+    pub(crate) tallies: Mutex<BTreeMap<u64, Arc<Tally>>>,
+    /// Who gets copies of requests, if anybody does.
+    pub(crate) shadow: ArcSwapOption<Shadow>,
 }
 
 /// What callers ask of an endpoint.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Apply(EndpointPlan),
+    /// The plan, and whether its generation served under an earlier server.
+    Apply(EndpointPlan, bool),
+    /// Two fleets side by side; told when requests go where they should.
+    Shift(Box<Shift>, oneshot::Sender<()>),
     SetWeights(Vec<(String, f64)>, oneshot::Sender<Result<(), PlanError>>),
     SetReplicas(String, u32, oneshot::Sender<Result<(), PlanError>>),
     Remove,
@@ -38,12 +58,16 @@ pub(crate) struct Endpoint {
     surroundings: Surroundings,
     serving: Option<Fleet>,
     starting: Option<Fleet>,
+    /// Another fleet that gets a share of the requests, or is kept warm.
+    beside: Option<Beside>,
     /// Fleets on their way out, and strays being stopped.
     leaving: JoinSet<()>,
     wanted_generation: u64,
     phase: EndpointPhase,
     last_failure: Option<String>,
     fleets_started: u64,
+    /// When somebody has to look which replicas nobody needs any more.
+    next_look_at: Option<Instant>,
 }
 
 impl Endpoint {
@@ -53,11 +77,13 @@ impl Endpoint {
             surroundings,
             serving: None,
             starting: None,
+            beside: None,
             leaving: JoinSet::new(),
             wanted_generation: 0,
             phase: EndpointPhase::Creating,
             last_failure: None,
             fleets_started: 0,
+            next_look_at: None,
         }
     }
 
@@ -75,7 +101,12 @@ impl Endpoint {
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Apply(plan)) => self.apply(&plan),
+                    Some(Command::Apply(plan, has_served)) => self.apply(&plan, has_served),
+                    Some(Command::Shift(shift, done)) => {
+                        self.shift(&shift);
+                        self.publish();
+                        let _ = done.send(());
+                    }
                     Some(Command::SetWeights(weights, answer)) => { let _ = answer.send(self.set_weights(&weights)); }
                     Some(Command::SetReplicas(variant, count, answer)) => {
                         let _ = answer.send(self.set_replicas(&variant, count));
@@ -83,12 +114,16 @@ impl Endpoint {
                     Some(Command::Remove) | None => break,
                 },
                 Some(report) = reports.recv() => self.take_report(report),
+                () = self.surroundings.bell.notified() => {}
+                () = at(self.next_look_at) => {}
                 Some(_) = self.leaving.join_next() => continue,
             }
+            self.follow_demand();
             self.publish();
         }
         self.handle.route.store(None);
-        for fleet in [self.starting.take(), self.serving.take()].into_iter().flatten() {
+        let beside = self.take_beside();
+        for fleet in [self.starting.take(), self.serving.take(), beside].into_iter().flatten() {
             self.retire(fleet);
         }
         while self.leaving.join_next().await.is_some() {}
@@ -96,8 +131,9 @@ impl Endpoint {
         self.publish();
     }
 
-    fn apply(&mut self, plan: &EndpointPlan) {
+    fn apply(&mut self, plan: &EndpointPlan, has_served: bool) {
         self.wanted_generation = plan.generation;
+        self.settle(plan.generation);
         if let Some(starting) = self.starting.as_mut().filter(|fleet| fleet.generation == plan.generation) {
             starting.adjust(plan, &self.surroundings);
             return self.promote_if_healthy();
@@ -110,30 +146,41 @@ impl Endpoint {
             self.phase = EndpointPhase::InService;
             return self.renew_route();
         }
-        self.fleets_started += 1;
         let running = self.running_of_an_earlier_server();
-        let fleet = Fleet::start(plan, self.fleets_started, &running, &self.surroundings);
-        self.stop_strays(running, &fleet);
+        self.fleets_started += 1;
+        let fleet = Fleet::start(plan, self.fleets_started, &running, has_served, &self.surroundings);
+        let strays = running.into_iter().filter(|id| !fleet.adopted.contains(id)).collect();
+        self.stop_all(strays);
         self.starting = Some(fleet);
         self.phase = if self.serving.is_some() { EndpointPhase::Updating } else { EndpointPhase::Creating };
         self.promote_if_healthy(); // a plan may ask for no replica at all
     }
 
-    /// Only the first fleet can meet replicas that this data plane did not launch itself.
+    /// Only the first fleets can meet replicas that this data plane did not launch itself.
     fn running_of_an_earlier_server(&self) -> Vec<String> {
-        if self.fleets_started > 1 {
+        if self.fleets_started > 0 {
             return Vec::new();
         }
-        let prefix = replica_id::endpoint_prefix(&self.surroundings.endpoint);
+        let prefix = replica_id::endpoint_prefix(
+            self.surroundings.settings.replica_prefix,
+            &self.surroundings.endpoint,
+        );
         self.surroundings.launcher.running().into_iter().filter(|id| id.starts_with(&prefix)).collect()
     }
 
     /// Replicas of this endpoint that nobody will use any more.
-    fn stop_strays(&mut self, running: Vec<String>, fleet: &Fleet) {
-        for id in running.into_iter().filter(|id| !fleet.adopted.contains(id)) {
+    fn stop_all(&mut self, strays: Vec<String>) {
+        for id in strays {
             let launcher = Arc::clone(&self.surroundings.launcher);
             self.leaving.spawn(async move { launcher.stop(&id).await });
         }
+    }
+
+    /// Brings replicas up that invocations wait for, and stops those that nobody has needed for a while.
+    fn follow_demand(&mut self) {
+        let surroundings = &self.surroundings;
+        self.next_look_at =
+            self.serving.as_mut().and_then(|fleet| fleet.follow_demand(Instant::now(), surroundings));
     }
 
     fn set_weights(&mut self, weights: &[(String, f64)]) -> Result<(), PlanError> {
@@ -172,15 +219,23 @@ impl Endpoint {
     }
 
     fn take_report(&mut self, report: ReplicaReport) {
-        let healthy = matches!(report.event, ReplicaEvent::Healthy);
-        for fleet in [self.starting.as_mut(), self.serving.as_mut()].into_iter().flatten() {
+        let healthy = matches!(report.event, ReplicaEvent::Healthy { .. });
+        let of = |fleet: &mut Fleet| {
             if fleet.serial == report.fleet {
                 fleet.note_health(report.variant, report.index, healthy);
+                fleet.note_on_demand(report.variant, &report.event);
             }
-        }
+        };
+        [self.starting.as_mut(), self.serving.as_mut()].into_iter().flatten().for_each(of);
+        self.beside_fleet().into_iter().for_each(of);
         match report.event {
-            ReplicaEvent::Healthy => self.promote_if_healthy(),
+            ReplicaEvent::Healthy { .. } => {
+                self.admit_beside();
+                self.promote_if_healthy();
+            }
+            ReplicaEvent::NotStarted(_) => {}
             ReplicaEvent::Restarting(reason) => self.last_failure = Some(reason),
+            ReplicaEvent::Failed(reason) if self.note_beside_failure(report.fleet, &reason) => {}
             ReplicaEvent::Failed(reason) => self.give_up_starting(report.fleet, reason),
         }
     }
@@ -201,17 +256,12 @@ impl Endpoint {
     fn promote_if_healthy(&mut self) {
         let Some(mut promoted) = self.starting.take_if(|fleet| fleet.is_healthy()) else { return };
         promoted.put_in_service();
-        self.handle.route.store(Some(Arc::new(promoted.route())));
-        if let Some(replaced) = self.serving.replace(promoted) {
+        let replaced = self.serving.replace(promoted);
+        self.renew_route();
+        if let Some(replaced) = replaced {
             self.retire(replaced);
         }
         self.phase = EndpointPhase::InService;
-    }
-
-    fn renew_route(&self) {
-        if let Some(serving) = &self.serving {
-            self.handle.route.store(Some(Arc::new(serving.route())));
-        }
     }
 
     fn retire(&mut self, fleet: Fleet) {
@@ -235,6 +285,7 @@ impl Endpoint {
                 Fleet::status,
             ),
             last_failure: self.last_failure.clone(),
+            beside: self.beside_status(),
         };
         self.handle.status.send_if_modified(|published| {
             let changed = *published != status;
@@ -243,5 +294,12 @@ impl Endpoint {
             }
             changed
         });
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use crate::gate::Gate;
 use crate::launcher::Launcher;
 use crate::metrics::Counters;
+use crate::on_demand::Needs;
 use crate::plan::{EndpointPlan, VariantPlan};
 use crate::pool::Pool;
 use crate::replica::{Replica, ReplicaReport};
@@ -17,6 +21,7 @@ use crate::replica_id;
 use crate::route::{Route, RouteVariant};
 use crate::settings::DataPlaneSettings;
 use crate::status::VariantStatus;
+use crate::tally::Tally;
 
 /// What all replicas of an endpoint share.
 pub(crate) struct Surroundings {
@@ -26,6 +31,8 @@ pub(crate) struct Surroundings {
     pub(crate) endpoint: Arc<str>,
     pub(crate) reports: mpsc::UnboundedSender<ReplicaReport>,
     pub(crate) counters: CountersByVariant,
+    /// Rung by invocations of variants on demand that wait for a worker.
+    pub(crate) bell: Arc<Notify>,
 }
 
 /// The counters of every variant the endpoint has ever had, by name.
@@ -37,25 +44,35 @@ pub(crate) struct Fleet {
     /// Tells this fleet from every other one of the endpoint.
     pub(crate) serial: u64,
     /// Until it is in service, a replica that does not start is the fleet's failure; later it is tried again.
-    in_service: bool,
+    pub(crate) in_service: bool,
+    /// Whether it served under an earlier server and some of it still runs: then one replica of each variant is enough to serve again.
+    has_served: bool,
     /// The replicas of an earlier server that it took up.
     pub(crate) adopted: Vec<String>,
-    variants: Vec<VariantFleet>,
+    pub(crate) variants: Vec<VariantFleet>,
+    /// What it does, while it is compared with another.
+    tally: Option<Arc<Tally>>,
     tasks: JoinSet<()>,
 }
 
-struct VariantFleet {
-    plan: Arc<VariantPlan>,
+pub(crate) struct VariantFleet {
+    pub(crate) plan: Arc<VariantPlan>,
     weight: f64,
-    pool: Arc<Pool>,
-    counters: Arc<Counters>,
-    replicas: BTreeMap<u32, ReplicaHandle>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) replicas: BTreeMap<u32, ReplicaHandle>,
+    /// Of a variant on demand: who is let in, how many replicas that took lately, and how many invocations one of them answers at once.
+    pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) needs: Needs,
+    pub(crate) places: Option<u32>,
+    /// Whether it was in service on demand under an earlier server, which proved that its model starts.
+    pub(crate) is_resumed: bool,
 }
 
-struct ReplicaHandle {
+pub(crate) struct ReplicaHandle {
     // Dropping it asks the replica to drain and stop.
     _stop: oneshot::Sender<()>,
-    healthy: bool,
+    pub(crate) healthy: bool,
 }
 
 impl Fleet {
@@ -64,14 +81,18 @@ impl Fleet {
         plan: &EndpointPlan,
         serial: u64,
         running: &[String],
+        has_served: bool,
         surroundings: &Surroundings,
     ) -> Self {
         let mut fleet = Self {
             generation: plan.generation,
             serial,
             in_service: false,
+            // Where nothing runs any more, it is brought up like a new one.
+            has_served: has_served && !running.is_empty(),
             adopted: Vec::new(),
             variants: Vec::new(),
+            tally: None,
             tasks: JoinSet::new(),
         };
         for (position, variant) in plan.variants.iter().enumerate() {
@@ -86,27 +107,52 @@ impl Fleet {
             fleet.variants.push(VariantFleet {
                 plan: Arc::new(variant.clone()),
                 weight: variant.weight,
-                pool: Pool::new(surroundings.settings.queue_limit),
+                pool: Pool::with_batches(
+                    surroundings.settings.queue_limit,
+                    variant.routing,
+                    surroundings.settings.batch,
+                    &counters,
+                ),
                 counters,
                 replicas: BTreeMap::new(),
+                gate: variant.on_demand.as_ref().map(|plan| Gate::new(plan, Arc::clone(&surroundings.bell))),
+                needs: Needs::default(),
+                places: None,
+                is_resumed: has_served && variant.on_demand.is_some(),
             });
-            fleet.scale(position, variant.replicas, running, surroundings);
+            let replicas = fleet.first_replicas(position, running, surroundings);
+            fleet.scale(position, replicas, running, surroundings);
         }
         fleet
     }
 
     /// Starts or stops replicas until the variant has that many.
-    fn scale(&mut self, position: usize, replicas: u32, running: &[String], surroundings: &Surroundings) {
+    pub(crate) fn scale(
+        &mut self,
+        position: usize,
+        replicas: u32,
+        running: &[String],
+        surroundings: &Surroundings,
+    ) {
+        // Those that were stopped earlier are gone by now.
+        while self.tasks.try_join_next().is_some() {}
         let variant = &mut self.variants[position];
+        variant.counters.wanted_replicas.store(u64::from(replicas), Relaxed);
         variant.replicas.retain(|index, _| *index < replicas);
+        let is_resumed = variant.is_resumed;
         for index in 0..replicas {
             if variant.replicas.contains_key(&index) {
                 continue;
             }
-            let prefix =
-                replica_id::place_prefix(&surroundings.endpoint, &variant.plan.name, self.generation, index);
-            let adopt = running.iter().find(|id| id.starts_with(&prefix)).cloned();
-            self.adopted.extend(adopt.clone());
+            let prefix = replica_id::place_prefix(
+                surroundings.settings.replica_prefix,
+                &surroundings.endpoint,
+                &variant.plan.name,
+                self.generation,
+                index,
+            );
+            let adopt = replica_id::running_parts(running, &prefix, variant.plan.composition.parts());
+            self.adopted.extend(adopt.iter().flatten().cloned());
             let replica = Replica {
                 launcher: Arc::clone(&surroundings.launcher),
                 settings: Arc::clone(&surroundings.settings),
@@ -116,11 +162,13 @@ impl Fleet {
                 fleet: self.serial,
                 variant_position: position,
                 index,
+                part: None,
                 plan: Arc::clone(&variant.plan),
                 pool: Arc::clone(&variant.pool),
+                counters: Arc::clone(&variant.counters),
                 reports: surroundings.reports.clone(),
                 adopt,
-                first_start_must_succeed: !self.in_service,
+                first_start_must_succeed: !self.in_service && !self.has_served && !is_resumed,
             };
             let (stop, stopped) = oneshot::channel();
             self.tasks.spawn(replica.run(stopped));
@@ -133,7 +181,9 @@ impl Fleet {
         for wanted in &plan.variants {
             if let Some(position) = self.position(&wanted.name) {
                 self.variants[position].weight = wanted.weight;
-                self.scale(position, wanted.replicas, &[], surroundings);
+                if !self.adjust_on_demand(position, wanted) {
+                    self.scale(position, wanted.replicas, &[], surroundings);
+                }
             }
         }
     }
@@ -147,6 +197,10 @@ impl Fleet {
     }
 
     pub(crate) fn set_replicas(&mut self, position: usize, replicas: u32, surroundings: &Surroundings) {
+        // What follows its invocations is left to them.
+        if self.variants[position].gate.is_some() {
+            return;
+        }
         self.scale(position, replicas, &[], surroundings);
     }
 
@@ -161,10 +215,31 @@ impl Fleet {
 
     pub(crate) fn put_in_service(&mut self) {
         self.in_service = true;
+        self.begin_to_follow(Instant::now());
+    }
+
+    pub(crate) fn is_in_service(&self) -> bool {
+        self.in_service
+    }
+
+    /// Counts on its own what the fleet does from the next route on.
+    pub(crate) fn watch(&mut self) -> Arc<Tally> {
+        Arc::clone(self.tally.get_or_insert_default())
+    }
+
+    /// Ends that.
+    pub(crate) fn unwatch(&mut self) {
+        self.tally = None;
     }
 
     pub(crate) fn is_healthy(&self) -> bool {
-        self.variants.iter().all(|variant| variant.replicas.values().all(|replica| replica.healthy))
+        let serves = |variant: &VariantFleet| match self.has_served {
+            // It comes with its first invocation.
+            _ if variant.is_resumed => true,
+            true => variant.replicas.is_empty() || variant.replicas.values().any(|replica| replica.healthy),
+            false => variant.replicas.values().all(|replica| replica.healthy),
+        };
+        self.variants.iter().all(serves)
     }
 
     pub(crate) fn route(&self) -> Route {
@@ -172,8 +247,11 @@ impl Fleet {
             name: Arc::from(variant.plan.name.as_str()),
             weight: variant.weight,
             model_timeout: Duration::from_secs_f64(variant.plan.model_timeout_seconds),
+            targets: variant.plan.composition.targets(),
             pool: Arc::clone(&variant.pool),
             counters: Arc::clone(&variant.counters),
+            gate: variant.gate.clone(),
+            tally: self.tally.clone(),
         };
         Route::new(self.variants.iter().map(variant).collect())
     }

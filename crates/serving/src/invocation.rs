@@ -1,68 +1,32 @@
 //! One invocation: from the route to a worker and back. Nothing here touches a disk or holds a lock while it waits.
 
+mod error;
+mod message;
+mod target;
+mod together;
+
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
+use crate::batch::BatchRequest;
+use crate::capture::Draft;
 use crate::connection::{AnswerBody, Chunk, ExchangeError};
 use crate::endpoint::EndpointHandle;
-use crate::frame::{self, RequestHeader, ResponseHeader};
+use crate::flight::Flight;
 use crate::metrics::Counters;
-use crate::pool::{Acquire, Lease};
-use crate::route::{Route, RouteVariant};
+use crate::pool::{Acquire, Grant, Lease};
 use crate::settings::DataPlaneSettings;
+use crate::shadow::StreamedReflection;
+use crate::status::EndpointPhase;
+use crate::wanted::Wanted;
 
-/// What a caller sends to a model. Text fields are passed on as they are.
-#[derive(Clone, Debug, Default)]
-pub struct InvokeRequest {
-    /// The variant that must answer; otherwise one is picked by weight.
-    pub target_variant: Option<String>,
-    /// The media type of the body.
-    pub content_type: Option<String>,
-    /// The media types the caller takes.
-    pub accept: Option<String>,
-    /// Free text for the model.
-    pub custom_attributes: Option<String>,
-    /// The caller's name for this inference.
-    pub inference_id: Option<String>,
-    /// The session this request belongs to, or `NEW_SESSION`.
-    pub session_id: Option<String>,
-    /// Which of several models in the container is meant.
-    pub target_model: Option<String>,
-    /// The name of this request in logs.
-    pub request_id: Option<String>,
-    /// The body, passed on untouched.
-    pub body: Bytes,
-}
-
-/// What a model answers, without the body.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ModelAnswer {
-    /// The HTTP status the model chose.
-    pub status: u16,
-    /// The media type of the body.
-    pub content_type: Option<String>,
-    /// Free text of the model.
-    pub custom_attributes: Option<String>,
-    /// The session the model opened, with its expiry.
-    pub new_session_id: Option<String>,
-    /// The session the model closed.
-    pub closed_session_id: Option<String>,
-    /// The variant that answered.
-    pub invoked_variant: String,
-}
-
-/// A whole answer.
-#[derive(Clone, Debug)]
-pub struct InvokeResponse {
-    /// Everything but the body.
-    pub answer: ModelAnswer,
-    /// The body, as the model gave it.
-    pub body: Bytes,
-}
+pub use error::InvokeError;
+use message::model_answer;
+pub use message::{InvokeRequest, InvokeResponse, ModelAnswer, SpokenHeaders};
+pub(crate) use target::Target;
 
 /// An answer that comes in pieces.
 #[derive(Debug)]
@@ -73,6 +37,11 @@ pub struct InvokeStream {
     variant: Target,
     max_chunk_bytes: u64,
     started_at: Instant,
+    flight: Option<Flight>,
+    /// What is captured of it, if it is.
+    pub(crate) draft: Option<Draft>,
+    /// What goes to a shadow after its end, if it does.
+    pub(crate) reflection: Option<StreamedReflection>,
 }
 
 #[derive(Debug)]
@@ -83,193 +52,92 @@ enum Rest {
     Nothing,
 }
 
-/// Why an invocation has no answer. The texts are meant for callers.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum InvokeError {
-    /// The endpoint is not known.
-    #[error("Endpoint {endpoint} was not found; create it first.")]
-    NoSuchEndpoint {
-        /// The key that was asked for.
-        endpoint: String,
-    },
-    /// The target variant is not part of the endpoint.
-    #[error(
-        "Variant {variant} was not found in the endpoint; leave the target variant out or name an existing one."
-    )]
-    NoSuchVariant {
-        /// The name that was asked for.
-        variant: String,
-    },
-    /// The endpoint has no fleet in service, or every weight is 0.
-    #[error("{reason}")]
-    NotInService {
-        /// What is missing.
-        reason: String,
-    },
-    /// The model answered with an error status.
-    #[error("The model answered with status {}.", answer.status)]
-    ModelError {
-        /// Status, media type and variant.
-        answer: ModelAnswer,
-        /// The body of the answer.
-        body: Bytes,
-        /// The replica whose log has more.
-        replica: String,
-    },
-    /// The model failed in the middle of a streamed answer.
-    #[error("The model failed while it streamed its answer: {message}")]
-    StreamBroken {
-        /// The error, with the model's traceback.
-        message: String,
-        /// The replica whose log has more.
-        replica: String,
-    },
-    /// No worker was free in time.
-    #[error("All workers of variant {variant} are busy; try again, or give the endpoint more instances.")]
-    Overloaded {
-        /// The variant.
-        variant: String,
-    },
-    /// The model took too long; its worker is restarted if it does not come to an end.
-    #[error("The model did not answer within {limit_seconds} seconds.")]
-    Timeout {
-        /// The time limit.
-        limit_seconds: f64,
-        /// The variant.
-        variant: String,
-        /// The replica whose log has more.
-        replica: String,
-    },
-    /// The request or the answer is larger than allowed.
-    #[error("The {what} of {bytes} bytes is larger than the limit of {limit_bytes} bytes.")]
-    TooLarge {
-        /// `request body` or `answer`.
-        what: &'static str,
-        /// Its size.
-        bytes: u64,
-        /// The limit.
-        limit_bytes: u64,
-    },
-    /// The worker died, or broke the protocol, while it had the request.
-    #[error("The worker that had the request was lost: {message}")]
-    ContainerLost {
-        /// What was seen of it.
-        message: String,
-        /// The variant.
-        variant: String,
-        /// The replica whose log has more.
-        replica: String,
-    },
-}
-
-/// The parts of a [`RouteVariant`] that are needed after the route may have been replaced.
-#[derive(Clone, Debug)]
-struct Target {
-    route: Arc<Route>,
-    position: usize,
-}
-
-impl Target {
-    fn variant(&self) -> &RouteVariant {
-        &self.route.variants[self.position]
-    }
-
-    fn counters(&self) -> &Counters {
-        &self.variant().counters
-    }
-
-    fn name(&self) -> String {
-        self.variant().name.to_string()
-    }
-
-    fn count_failure(&self, kind: Option<&AtomicU64>) {
-        Counters::count(&self.counters().errors_5xx);
-        if let Some(kind) = kind {
-            Counters::count(kind);
-        }
-    }
-
-    fn overloaded(&self) -> InvokeError {
-        self.count_failure(Some(&self.counters().overloaded));
-        InvokeError::Overloaded { variant: self.name() }
-    }
-
-    fn timed_out(&self, replica: String) -> InvokeError {
-        self.count_failure(Some(&self.counters().timed_out));
-        let limit_seconds = self.variant().model_timeout.as_secs_f64();
-        InvokeError::Timeout { limit_seconds, variant: self.name(), replica }
-    }
-
-    fn lost(&self, message: String, replica: String) -> InvokeError {
-        self.count_failure(None);
-        InvokeError::ContainerLost { message, variant: self.name(), replica }
-    }
-
-    fn too_large(&self, bytes: u64, limit_bytes: u64) -> InvokeError {
-        self.count_failure(None);
-        InvokeError::TooLarge { what: "answer", bytes, limit_bytes }
-    }
-
-    fn count_answer(&self, status: u16, started_at: Instant) {
-        let counters = self.counters();
-        Counters::add_time(&counters.model_latency_microseconds, started_at.elapsed());
-        match status {
-            400..=499 => Counters::count(&counters.errors_4xx),
-            500.. => Counters::count(&counters.errors_5xx),
-            _ => {}
-        }
-    }
-}
-
-/// Sends a request to a worker and reads the head of the answer.
+/// Sends a request to a worker and reads the head of the answer. `may_join` says that nobody wants the answer piece by piece, so that a
+/// worker may answer others with it.
 pub(crate) async fn invoke_stream(
     endpoint: &EndpointHandle,
     settings: &DataPlaneSettings,
     request: &InvokeRequest,
+    may_join: bool,
 ) -> Result<InvokeStream, InvokeError> {
     let body_bytes = request.body.len();
     if body_bytes as u64 > settings.max_request_bytes {
         let limit_bytes = settings.max_request_bytes;
         return Err(InvokeError::TooLarge { what: "request body", bytes: body_bytes as u64, limit_bytes });
     }
-    let header = frame::encode_request(&request_header(request), body_bytes);
-    let mut counted = false;
+    let mut arrival = Arrival::Counted(Instant::now(), None);
     loop {
-        let target = request.target_variant.as_deref();
-        let (mut lease, variant) = acquire(endpoint, settings, target, &mut counted).await?;
-        let started_at = Instant::now();
-        let connection = lease.connection();
-        let exchange = async {
-            connection.send(header.clone(), request.body.clone()).await?;
-            connection.receive(settings.max_response_bytes).await
+        let wanted = if may_join { Wanted::whole_of(request) } else { Wanted::of(request) };
+        let (grant, variant) = acquire(endpoint, settings, wanted, &mut arrival).await?;
+        let mut lease = match grant {
+            Grant::Alone(lease) => lease,
+            Grant::Joined(seat) => match together::answered(seat, variant, &mut arrival, settings).await {
+                Some(answered) => return answered,
+                None => continue,
+            },
         };
-        let exchanged = tokio::time::timeout(variant.variant().model_timeout, exchange).await;
+        let required = request.spoken.as_deref().filter(|words| words.is_required);
+        if let Some(words) = required
+            && !lease.connection().speaks(words.protocol).await
+        {
+            lease.give_back();
+            return Err(InvokeError::NotSpoken);
+        }
+        let started_at = Instant::now();
+        let limit = variant.variant().model_timeout;
+        let keeps_time = lease.connection().keeps_time();
+        let exchange = lease.connection().invoke(request, settings.max_response_bytes, limit);
+        let exchanged = match keeps_time {
+            true => Ok(exchange.await),
+            false => tokio::time::timeout(limit, exchange).await,
+        };
         let replica = |lease: &mut Lease| lease.connection().link.id.clone();
         let (head, body) = match exchanged {
             Ok(Ok(answered)) => answered,
             // The worker was gone before it had read the request, so another may have it. This ends: each turn uses up
             // a dead connection, and without any the queue's time limit holds.
             Ok(Err(ExchangeError::NotRead)) => continue,
-            Ok(Err(ExchangeError::Lost(message))) => return Err(variant.lost(message, replica(&mut lease))),
+            Ok(Err(ExchangeError::Unreachable(error))) => {
+                // Its other places are of no more use either, until it answers again.
+                lease.connection().lose();
+                tracing::debug!(replica = replica(&mut lease), %error, "a replica cannot be reached");
+                continue;
+            }
+            Ok(Err(ExchangeError::Lost(message))) => {
+                return Err(variant.lost_with_why(message, lease).await);
+            }
             Ok(Err(ExchangeError::TooLarge(bytes))) => {
                 return Err(variant.too_large(bytes, settings.max_response_bytes));
+            }
+            Ok(Err(ExchangeError::Refused(refused))) => {
+                let error = variant.refused(refused, replica(&mut lease));
+                // The place is as good as before.
+                lease.give_back();
+                return Err(error);
             }
             Err(_) => return Err(variant.timed_out(replica(&mut lease))),
         };
         let status = head.status;
-        let answer = model_answer(head, variant.name());
+        let mut answer = model_answer(head, variant.name());
+        answer.session_place = variant.session_place(&answer, &mut lease);
         let mut stream = InvokeStream {
             answer,
             rest: Rest::Nothing,
             variant,
             max_chunk_bytes: settings.max_response_bytes,
             started_at,
+            flight: arrival.take(),
+            draft: None,
+            reflection: None,
         };
         let replica = if status >= 400 { replica(&mut lease) } else { String::new() };
         stream.rest = match body {
             AnswerBody::Whole(body) => {
                 lease.give_back();
-                stream.variant.count_answer(status, started_at);
+                stream.variant.count_answer(status, started_at, stream.flight.take().as_ref());
+                if let Some(tally) = stream.variant.tally().filter(|_| status < 400) {
+                    tally.sample(stream.answer.content_type.as_deref(), &body);
+                }
                 Rest::Whole(body)
             }
             AnswerBody::Chunked => Rest::Chunked(lease),
@@ -278,31 +146,65 @@ pub(crate) async fn invoke_stream(
             return Ok(stream);
         }
         let response = stream.collect(settings.max_response_bytes).await?;
-        return Err(InvokeError::ModelError { answer: response.answer, body: response.body, replica });
+        let answer = Box::new(response.answer);
+        return Err(InvokeError::ModelError { answer, body: response.body, replica });
     }
 }
 
-fn request_header(request: &InvokeRequest) -> RequestHeader<'_> {
-    RequestHeader {
-        kind: "invoke",
-        content_type: request.content_type.as_deref(),
-        accept: request.accept.as_deref(),
-        custom_attributes: request.custom_attributes.as_deref(),
-        inference_id: request.inference_id.as_deref(),
-        session_id: request.session_id.as_deref(),
-        target_model: request.target_model.as_deref(),
-        request_id: request.request_id.as_deref(),
+/// Asks a replica of an endpoint that speaks HTTP for what a path has; `None` when its replicas do not.
+pub(crate) async fn get(
+    endpoint: &EndpointHandle,
+    settings: &DataPlaneSettings,
+    path: &'static str,
+) -> Result<Option<(u16, Bytes)>, InvokeError> {
+    loop {
+        let (grant, variant) =
+            acquire(endpoint, settings, Wanted::default(), &mut Arrival::Unnoticed).await?;
+        let Some(mut lease) = grant.alone() else { continue };
+        let Some(replica) = lease.connection().http().cloned() else {
+            lease.give_back();
+            return Ok(None);
+        };
+        let asked = tokio::time::timeout(variant.variant().model_timeout, replica.get(path)).await;
+        let id = lease.connection().link.id.clone();
+        return match asked {
+            Ok(Ok(answer)) => Ok(Some(answer)),
+            Ok(Err(ExchangeError::Unreachable(_))) => {
+                lease.connection().lose();
+                continue;
+            }
+            Ok(Err(error)) => Err(variant.lost(format!("GET {path}: {error:?}"), id)),
+            Err(_) => Err(variant.timed_out(id)),
+        };
     }
 }
 
-fn model_answer(head: ResponseHeader, invoked_variant: String) -> ModelAnswer {
-    ModelAnswer {
-        status: head.status,
-        content_type: head.content_type,
-        custom_attributes: head.custom_attributes,
-        new_session_id: head.new_session_id,
-        closed_session_id: head.closed_session_id,
-        invoked_variant,
+/// Whether what asks for a worker is an invocation, which counts once however often it asks.
+enum Arrival {
+    Unnoticed,
+    Counted(Instant, Option<Flight>),
+}
+
+impl Arrival {
+    fn count(&mut self, counters: &Arc<Counters>) {
+        if let Arrival::Counted(arrived_at, flight) = self {
+            flight.get_or_insert_with(|| Flight::begin(counters, *arrived_at));
+        }
+    }
+
+    /// Goes through the gate of a variant that has one, once however often it asks.
+    async fn enter(&mut self, target: &Target) -> Result<(), InvokeError> {
+        let Some(gate) = &target.variant().gate else { return Ok(()) };
+        self.count(&target.variant().counters);
+        let Arrival::Counted(_, Some(flight)) = self else { return Ok(()) };
+        if flight.enter(gate).await { Ok(()) } else { Err(target.throttled(gate.limit())) }
+    }
+
+    fn take(&mut self) -> Option<Flight> {
+        match self {
+            Arrival::Unnoticed => None,
+            Arrival::Counted(_, flight) => flight.take(),
+        }
     }
 }
 
@@ -310,33 +212,70 @@ fn model_answer(head: ResponseHeader, invoked_variant: String) -> ModelAnswer {
 async fn acquire(
     endpoint: &EndpointHandle,
     settings: &DataPlaneSettings,
-    target_variant: Option<&str>,
-    counted: &mut bool,
-) -> Result<(Lease, Target), InvokeError> {
+    wanted: Wanted<'_>,
+    arrival: &mut Arrival,
+) -> Result<(Grant, Target), InvokeError> {
+    wait_until_taken_up(endpoint, settings).await;
     loop {
-        let variant = choose(endpoint, target_variant)?;
-        let acquired = variant.variant().pool.acquire();
-        if !*counted && !matches!(acquired, Acquire::Draining) {
-            Counters::count(&variant.counters().invocations);
-            *counted = true;
+        let variant = choose(endpoint, wanted.name()).map_err(|error| wanted.told(error))?;
+        // A question that is no invocation is for whoever is there.
+        if matches!(arrival, Arrival::Counted(..)) {
+            let checked = variant.variant().targets.check(wanted.model, wanted.container);
+            checked.map_err(|problem| InvokeError::WrongTarget { problem })?;
+        }
+        arrival.enter(&variant).await?;
+        let pool = &variant.variant().pool;
+        let acquired = match (wanted.session, wanted.joinable) {
+            (Some(place), _) => pool.acquire_at(place),
+            (None, None) => pool.acquire_for(wanted.model),
+            (None, Some(request)) => pool.acquire_or_join(|| {
+                BatchRequest::of(request, variant.variant().model_timeout, settings.max_response_bytes)
+            }),
+        };
+        if !matches!(acquired, Acquire::Draining) {
+            arrival.count(&variant.variant().counters);
         }
         match acquired {
-            Acquire::Ready(lease) => return Ok((lease, variant)),
-            Acquire::Wait(receiver) => {
+            Acquire::Ready(lease) => return Ok((Grant::Alone(lease), variant)),
+            line @ (Acquire::Wait(_) | Acquire::Join(_)) => {
                 let waiting_since = Instant::now();
-                let waited = tokio::time::timeout(settings.queue_wait, receiver).await;
+                // Whoever sees the last replica go looks for waiting invocations after it; the others ring here.
+                let is_asleep = variant.counters().is_asleep();
+                if is_asleep {
+                    settings.wake_bell.notify_one();
+                }
+                let gate = variant.variant().gate.as_ref();
+                if let Some(gate) = gate {
+                    gate.ring();
+                }
+                let is_held = is_asleep || gate.is_some();
+                let limit = if is_held { settings.wake_wait } else { settings.queue_wait };
+                let waited = tokio::time::timeout(limit, line.granted()).await;
                 Counters::add_time(&variant.counters().queue_microseconds, waiting_since.elapsed());
                 return match waited {
-                    Ok(Ok(lease)) => Ok((lease, variant)),
-                    Ok(Err(_)) | Err(_) => Err(variant.overloaded()),
+                    Ok(Some(grant)) => Ok((grant, variant)),
+                    Ok(None) if wanted.session.is_some() => Err(wanted.lost_session()),
+                    Ok(None) => Err(variant.dismissed()),
+                    Err(_) => Err(variant.overloaded()),
                 };
             }
-            Acquire::Full => return Err(variant.overloaded()),
+            Acquire::Gone => return Err(wanted.lost_session()),
+            Acquire::Full => return Err(variant.queue_full(settings.queue_limit)),
             // The route was replaced between the look at it and now. Draining starts after the new route is in place, so
             // this ends; the yield lets the endpoint's task proceed should it be on this very thread.
             Acquire::Draining => tokio::task::yield_now().await,
         }
     }
+}
+
+/// A server that was started again connects to the replicas that it finds; callers need not see that moment.
+async fn wait_until_taken_up(endpoint: &EndpointHandle, settings: &DataPlaneSettings) {
+    if !endpoint.is_taken_up || endpoint.route.load().is_some() {
+        return;
+    }
+    let mut status = endpoint.status.subscribe();
+    let settled = status.wait_for(|status| status.phase != EndpointPhase::Creating);
+    let _ = tokio::time::timeout(settings.queue_wait, settled).await;
 }
 
 fn choose(endpoint: &EndpointHandle, target_variant: Option<&str>) -> Result<Target, InvokeError> {
@@ -363,6 +302,13 @@ fn choose(endpoint: &EndpointHandle, target_variant: Option<&str>) -> Result<Tar
 impl InvokeStream {
     /// The next piece of the body, or `None` at its end. A whole answer is one piece.
     pub async fn next_chunk(&mut self) -> Option<Result<Bytes, InvokeError>> {
+        let chunk = self.read_chunk().await;
+        Draft::note(&mut self.draft, &self.answer, chunk.as_ref());
+        StreamedReflection::note(&mut self.reflection, &self.answer, chunk.as_ref());
+        chunk
+    }
+
+    async fn read_chunk(&mut self) -> Option<Result<Bytes, InvokeError>> {
         let mut lease = match std::mem::replace(&mut self.rest, Rest::Nothing) {
             Rest::Nothing => return None,
             Rest::Whole(body) => return (!body.is_empty()).then_some(Ok(body)),
@@ -378,13 +324,13 @@ impl InvokeStream {
             }
             Ok(Ok(Chunk::End)) => {
                 lease.give_back();
-                self.variant.count_answer(self.answer.status, self.started_at);
+                self.variant.count_answer(self.answer.status, self.started_at, self.flight.take().as_ref());
                 None
             }
             Ok(Ok(Chunk::Failed(message))) => {
                 let replica = replica(&mut lease);
                 lease.give_back();
-                self.variant.count_answer(500, self.started_at);
+                self.variant.count_answer(500, self.started_at, self.flight.take().as_ref());
                 let message = String::from_utf8_lossy(&message).into_owned();
                 Some(Err(InvokeError::StreamBroken { message, replica }))
             }
@@ -395,8 +341,15 @@ impl InvokeStream {
             Ok(Err(ExchangeError::Lost(message))) => {
                 Some(Err(self.variant.lost(message, replica(&mut lease))))
             }
+            Ok(Err(ExchangeError::Unreachable(error))) => {
+                Some(Err(self.variant.lost(error.to_string(), replica(&mut lease))))
+            }
             Ok(Err(ExchangeError::TooLarge(bytes))) => {
                 Some(Err(self.variant.too_large(bytes, self.max_chunk_bytes)))
+            }
+            Ok(Err(ExchangeError::Refused(refused))) => {
+                let replica = replica(&mut lease);
+                Some(Err(self.variant.refused(refused, replica)))
             }
             Err(_) => Some(Err(self.variant.timed_out(replica(&mut lease)))),
         }

@@ -3,6 +3,10 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::engine::NativeModel;
+use crate::models::{FetchError, FetchedModel};
 
 /// A boxed future, so that [`Launcher`] can be used as a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -18,15 +22,31 @@ pub struct ReplicaSpec {
     pub variant: String,
     /// Position within the variant, from 0.
     pub index: u32,
+    /// Which of several containers it is, from 0, where the variant's replicas have several.
+    pub part: Option<u32>,
     /// Where, on the host, the model host must listen. The directory above it exists, is empty and belongs to this
     /// replica alone, so that it can be mounted into its sandbox.
     pub socket: PathBuf,
-    /// How many worker processes the model host must run; each serves one connection.
+    /// How many worker processes the model host must run; each serves one connection. A container runs as many as it likes.
     pub workers: u32,
     /// The time limit of one invocation; the model host ends workers that overrun it.
     pub model_timeout_seconds: f64,
     /// What the launcher needs to know, passed on from the plan untouched.
     pub launch: serde_json::Value,
+}
+
+/// How a replica is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// In frames over its socket, as with a model host: `python/model_host/PROTOCOL.md`.
+    Frames,
+    /// Over HTTP, as with a container: its socket hands out TCP sockets of its network, from which `127.0.0.1` is the container.
+    Http {
+        /// Where it answers.
+        port: u16,
+    },
+    /// Not at all: this process answers for it, with what [`Launcher::native_model`] gives.
+    Native,
 }
 
 /// Why a replica could not be launched; the text is shown to the user.
@@ -47,6 +67,39 @@ pub struct ExitText {
 pub trait Launcher: Send + Sync {
     /// Starts the replica; it is done when the process is started, not when it is ready.
     fn launch<'a>(&'a self, replica: &'a ReplicaSpec) -> BoxFuture<'a, Result<(), LaunchError>>;
+    /// How a replica is spoken to that was launched, by whichever server.
+    fn protocol(&self, id: &str) -> Protocol {
+        let _ = id;
+        Protocol::Frames
+    }
+    /// The model of a launched replica whose protocol is [`Protocol::Native`].
+    fn native_model(&self, id: &str) -> Option<Arc<NativeModel>> {
+        let _ = id;
+        None
+    }
+    /// Brings one of a replica's many models to where the replica can load it.
+    fn fetch_model<'a>(
+        &'a self,
+        replica: &'a ReplicaSpec,
+        model: &'a str,
+    ) -> BoxFuture<'a, Result<FetchedModel, FetchError>> {
+        let _ = replica;
+        Box::pin(async move { Err(FetchError::Missing(format!("There is no model {model}."))) })
+    }
+    /// What tells the model of this name now from another one, as [`FetchedModel::version`] does.
+    fn model_version<'a>(
+        &'a self,
+        replica: &'a ReplicaSpec,
+        model: &'a str,
+    ) -> BoxFuture<'a, Result<String, FetchError>> {
+        let _ = replica;
+        Box::pin(async move { Err(FetchError::Missing(format!("There is no model {model}."))) })
+    }
+    /// How many of the replica's processes the kernel has ended because they used up the memory that they may use.
+    fn out_of_memory_kills(&self, id: &str) -> u64 {
+        let _ = id;
+        0
+    }
     /// Waits for the end of the replica's process. Also answers, at once, for one that has ended, and for one that
     /// was launched before a restart of the server.
     fn exited<'a>(&'a self, id: &'a str) -> BoxFuture<'a, ExitText>;

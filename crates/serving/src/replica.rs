@@ -9,8 +9,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::composition::Composition;
 use crate::connection::{Connection, ReplicaLink};
-use crate::launcher::{ExitText, Launcher, ReplicaSpec};
+use crate::engine::NativeModel;
+use crate::http::HttpReplica;
+use crate::launcher::{ExitText, Launcher, Protocol, ReplicaSpec};
+use crate::metrics::Counters;
 use crate::plan::VariantPlan;
 use crate::pool::Pool;
 use crate::replica_id;
@@ -20,7 +24,14 @@ use crate::settings::DataPlaneSettings;
 #[derive(Debug)]
 pub(crate) enum ReplicaEvent {
     /// All its workers answer.
-    Healthy,
+    Healthy {
+        /// How many requests it has at once.
+        places: usize,
+        /// How long it took to come up, when it was started.
+        setup: Option<Duration>,
+    },
+    /// It did not come up; it is tried again.
+    NotStarted(String),
     /// It stopped answering, or did not come up; it is being restarted.
     Restarting(String),
     /// It did not come up the first time, and its fleet wanted to know rather than to try again.
@@ -47,14 +58,21 @@ pub(crate) struct Replica {
     pub(crate) fleet: u64,
     pub(crate) variant_position: usize,
     pub(crate) index: u32,
+    /// Which of several containers it runs, where it is one of them.
+    pub(crate) part: Option<u32>,
     pub(crate) plan: Arc<VariantPlan>,
     pub(crate) pool: Arc<Pool>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) reports: mpsc::UnboundedSender<ReplicaReport>,
-    /// A running process of an earlier server to take up.
-    pub(crate) adopt: Option<String>,
+    /// Running processes of an earlier server to take up, one for each part.
+    pub(crate) adopt: Vec<Option<String>>,
     /// Whether a first start that fails ends the task instead of being tried again.
     pub(crate) first_start_must_succeed: bool,
 }
+
+/// What befell a worker that the kernel ended.
+const OUT_OF_MEMORY: &str =
+    "The memory limit of the replica was used up, and the kernel ended the worker for it.";
 
 /// How one attempt to run the replica ended.
 enum Ended {
@@ -65,14 +83,31 @@ enum Ended {
 
 impl Replica {
     /// Runs the replica until `stop` is told (or dropped); then it is drained and stopped.
-    pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+    pub(crate) async fn run(self, stop: oneshot::Receiver<()>) {
+        match self.plan.composition.clone() {
+            Composition::Containers(plan) => self.run_chain(plan, stop).await,
+            Composition::Single | Composition::Models(_) => self.run_single(stop).await,
+        }
+    }
+
+    /// The same for one that is a single process or engine.
+    pub(crate) async fn run_single(mut self, mut stop: oneshot::Receiver<()>) {
         let mut failures_in_a_row = 0_u32;
         let mut was_healthy = false;
         loop {
-            let adopted = self.adopt.take();
+            let adopted = self.adopt.first_mut().and_then(Option::take);
             let from_earlier_server = adopted.is_some();
-            let prefix =
-                replica_id::place_prefix(&self.endpoint, &self.plan.name, self.generation, self.index);
+            let prefix = replica_id::place_prefix(
+                self.settings.replica_prefix,
+                &self.endpoint,
+                &self.plan.name,
+                self.generation,
+                self.index,
+            );
+            let prefix = match self.part {
+                Some(part) => replica_id::part_prefix(&prefix, part),
+                None => prefix,
+            };
             let id = adopted.unwrap_or_else(|| replica_id::new_attempt(&prefix));
             let socket = self.socket_directory.join(&id).join("host.sock");
             let ended =
@@ -86,7 +121,10 @@ impl Replica {
                     self.report(ReplicaEvent::Failed(reason));
                     return;
                 }
-                Ended::NeverHealthy(reason) => reason,
+                Ended::NeverHealthy(reason) => {
+                    self.report(ReplicaEvent::NotStarted(reason.clone()));
+                    reason
+                }
                 Ended::Died(reason) => {
                     was_healthy = true;
                     reason
@@ -108,7 +146,7 @@ impl Replica {
         doubled.min(self.settings.restart_backoff_limit)
     }
 
-    fn report(&self, event: ReplicaEvent) {
+    pub(crate) fn report(&self, event: ReplicaEvent) {
         let report =
             ReplicaReport { fleet: self.fleet, variant: self.variant_position, index: self.index, event };
         // An endpoint that is gone needs no reports.
@@ -125,14 +163,38 @@ impl Replica {
     ) -> Ended {
         let (lost_sender, mut lost) = mpsc::unbounded_channel();
         let link = ReplicaLink::new(id.to_owned(), lost_sender);
+        let started_at = Instant::now();
         if !from_earlier_server && let Err(reason) = self.launch(id, socket).await {
             return Ended::NeverHealthy(reason);
         }
         let limit = Duration::from_secs_f64(self.plan.startup_timeout_seconds);
+        let protocol = self.launcher.protocol(id);
+        let (host, http) = match protocol {
+            Protocol::Frames => ("model host", None),
+            Protocol::Http { port } => {
+                let prefix = self.settings.header_prefix;
+                ("container", Some(Arc::new(HttpReplica::new(socket.to_owned(), port, prefix))))
+            }
+            Protocol::Native => ("native engine", None),
+        };
+        let native = self.launcher.native_model(id).filter(|_| protocol == Protocol::Native);
+        let models = self.models(self.spec(id, socket), protocol, http.as_ref());
+        let connected = async {
+            if let Some(models) = &models {
+                return self.model_places(models, http.as_ref(), socket, &link, limit).await;
+            }
+            match (&http, &native) {
+                (_, Some(model)) => Ok(self.native_places(model, &link)),
+                (None, None) => self.connect_all(socket, &link, limit).await,
+                (Some(replica), None) => {
+                    self.healthy(replica, limit).await.map(|()| self.places(replica, &link))
+                }
+            }
+        };
         let started = tokio::select! {
             biased;
-            started = self.connect_all(socket, &link, limit) => started,
-            exit = self.launcher.exited(id) => Err(format!("The model host ended before it was ready: {}", describe(&exit))),
+            started = connected => started,
+            exit = self.launcher.exited(id) => Err(format!("The {host} ended before it was ready: {}", describe(&exit))),
             _ = &mut *stop => {
                 self.launcher.stop(id).await;
                 return Ended::StopAsked;
@@ -142,14 +204,35 @@ impl Replica {
             Ok(connections) => connections,
             Err(reason) => return Ended::NeverHealthy(self.with_log_tail(id, reason).await),
         };
+        let places = connections.len();
         for connection in connections {
             self.pool.offer(connection);
         }
-        self.report(ReplicaEvent::Healthy);
+        let setup = (!from_earlier_server).then(|| started_at.elapsed());
+        self.report(ReplicaEvent::Healthy { places, setup });
         *failures_in_a_row = 0;
+        let mut link = link;
+        let kept = async {
+            match (&http, &native) {
+                _ if models.is_some() => {
+                    self.keep_models(models.as_ref(), http.as_ref(), socket, &mut link, &mut lost).await
+                }
+                // It lives as long as this process.
+                (_, Some(_)) => std::future::pending().await,
+                (None, None) => self.keep_connected(socket, &link, &mut lost).await,
+                (Some(replica), None) => {
+                    let places = |link: &Arc<ReplicaLink>| self.places(replica, link);
+                    self.keep_healthy(replica, &mut link, &mut lost, &places).await
+                }
+            }
+        };
         let died = tokio::select! {
-            exit = self.launcher.exited(id) => Some(format!("The model host ended: {}", describe(&exit))),
-            reason = self.keep_connected(socket, &link, &mut lost) => Some(reason),
+            exit = self.launcher.exited(id) => {
+                // Those whose request it had want to know.
+                link.ending.send_replace(Some(exit.summary.clone()));
+                Some(format!("The {host} ended: {}", describe(&exit)))
+            }
+            reason = kept => Some(reason),
             _ = &mut *stop => None,
         };
         self.retire(&link, died.is_none()).await;
@@ -161,17 +244,31 @@ impl Replica {
         let directory = socket.parent().expect("the socket lies in a folder of its own");
         std::fs::create_dir_all(directory)
             .map_err(|error| format!("The folder {} cannot be made: {error}.", directory.display()))?;
-        let spec = ReplicaSpec {
+        self.launcher.launch(&self.spec(id, socket)).await.map_err(|error| error.to_string())
+    }
+
+    fn spec(&self, id: &str, socket: &Path) -> ReplicaSpec {
+        ReplicaSpec {
             id: id.to_owned(),
             endpoint: self.endpoint.to_string(),
             variant: self.plan.name.clone(),
             index: self.index,
+            part: self.part,
             socket: socket.to_owned(),
             workers: self.plan.workers,
             model_timeout_seconds: self.plan.model_timeout_seconds,
             launch: self.plan.launch.clone(),
+        }
+    }
+
+    /// The places for requests of a model that this process answers for: it is ready once it is loaded.
+    fn native_places(&self, model: &Arc<NativeModel>, link: &Arc<ReplicaLink>) -> Vec<Connection> {
+        let place = |_| Connection::native_place(Arc::clone(model), Arc::clone(link));
+        let places = match &self.plan.on_demand {
+            Some(on_demand) => on_demand.max_concurrency.max(self.settings.http_requests_at_once),
+            None => self.settings.http_requests_at_once,
         };
-        self.launcher.launch(&spec).await.map_err(|error| error.to_string())
+        (0..places).map(place).collect()
     }
 
     /// Connects to every worker; each has answered a ping when this is done.
@@ -202,11 +299,16 @@ impl Replica {
         let startup_limit = Duration::from_secs_f64(self.plan.startup_timeout_seconds);
         // Dials end with a connection or the reason why there is none; pings with the connection, if it answered.
         let mut tasks: JoinSet<Result<Option<Connection>, String>> = JoinSet::new();
+        let mut kills = self.launcher.out_of_memory_kills(&link.id);
         let mut look = tokio::time::interval(self.settings.check_interval);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 Some(()) = lost.recv() => {
+                    let kills_now = self.launcher.out_of_memory_kills(&link.id);
+                    let trouble = (kills_now > kills).then(|| OUT_OF_MEMORY.to_owned());
+                    kills = kills_now;
+                    link.loss.send_replace(trouble);
                     let dial = dial(socket.to_owned(), Arc::clone(link), startup_limit);
                     tasks.spawn(async { dial.await.map(Some) });
                 }
@@ -226,7 +328,7 @@ impl Replica {
         }
     }
 
-    fn is_mine(&self, connection: &Connection, link: &Arc<ReplicaLink>) -> bool {
+    pub(crate) fn is_mine(&self, connection: &Connection, link: &Arc<ReplicaLink>) -> bool {
         Arc::ptr_eq(&connection.link, link)
     }
 
@@ -239,15 +341,15 @@ impl Replica {
     }
 
     /// Takes the replica out of service; with `drain`, running invocations are waited for.
-    async fn retire(&self, link: &Arc<ReplicaLink>, drain: bool) {
+    pub(crate) async fn retire(&self, link: &Arc<ReplicaLink>, drain: bool) {
         link.retired.store(true, Ordering::Release);
         drop(self.pool.take_idle(|connection| self.is_mine(connection, link)));
         let deadline = Instant::now() + self.settings.drain_timeout;
-        while drain && link.in_use.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+        while drain && link.outstanding() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         // A connection that was offered between the mark and the first look would be left behind.
-        drop(self.pool.take_idle(|connection| self.is_mine(connection, link)));
+        self.pool.forget(link);
     }
 
     /// Stops a replica that did not come up, and adds its last words to the reason.
@@ -287,7 +389,11 @@ async fn ping(mut connection: Connection, limit: Duration) -> Result<Option<Conn
 }
 
 /// Connects to one worker and waits until it answers a ping. Until the host listens, it tries again.
-async fn dial(socket: PathBuf, link: Arc<ReplicaLink>, limit: Duration) -> Result<Connection, String> {
+pub(crate) async fn dial(
+    socket: PathBuf,
+    link: Arc<ReplicaLink>,
+    limit: Duration,
+) -> Result<Connection, String> {
     const FIRST_WAIT: Duration = Duration::from_millis(2);
     const LONGEST_WAIT: Duration = Duration::from_millis(50);
     let mut last_problem = "the model host does not listen".to_owned();

@@ -1,5 +1,7 @@
 //! What the data plane reports about an endpoint.
 
+use crate::shift::BesideStatus;
+
 /// Where an endpoint stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointPhase {
@@ -49,6 +51,8 @@ pub struct EndpointStatus {
     pub variants: Vec<VariantStatus>,
     /// Why a replica was last restarted, if one was.
     pub last_failure: Option<String>,
+    /// The fleet beside the one described in `variants`, if there is one.
+    pub beside: Option<BesideStatus>,
 }
 
 impl EndpointStatus {

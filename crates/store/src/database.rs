@@ -1,5 +1,6 @@
 //! One SQLite file: a single writer with group commit, a few readers.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
@@ -7,11 +8,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot, watch};
 
 use failpoint::Point;
 
+use crate::changes::{ChangeWatch, Changes};
 use crate::error::{DiskProblem, Error, Result};
+use crate::resources::ResourceKey;
 
 const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_resources", include_str!("migrations/0001_resources.sql")),
@@ -23,6 +26,18 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0007_failures", include_str!("migrations/0007_failures.sql")),
     ("0008_warm_pools", include_str!("migrations/0008_warm_pools.sql")),
     ("0009_keys", include_str!("migrations/0009_keys.sql")),
+    ("0010_remote_buckets", include_str!("migrations/0010_remote_buckets.sql")),
+    ("0011_experiments", include_str!("migrations/0011_experiments.sql")),
+    ("0012_neighbours", include_str!("migrations/0012_neighbours.sql")),
+    ("0013_pipelines", include_str!("migrations/0013_pipelines.sql")),
+    ("0014_effects", include_str!("migrations/0014_effects.sql")),
+    ("0015_retention", include_str!("migrations/0015_retention.sql")),
+    ("0016_properties", include_str!("migrations/0016_properties.sql")),
+    ("0017_covering_lists", include_str!("migrations/0017_covering_lists.sql")),
+    ("0018_scaling_activities", include_str!("migrations/0018_scaling_activities.sql")),
+    ("0019_alarms", include_str!("migrations/0019_alarms.sql")),
+    ("0020_async_requests", include_str!("migrations/0020_async_requests.sql")),
+    ("0021_executions_by_pipeline", include_str!("migrations/0021_executions_by_pipeline.sql")),
 ];
 
 /// Most writes that share one commit.
@@ -34,6 +49,14 @@ const KEPT_READERS: usize = 8;
 /// An open transaction (in `write`) or a read-only snapshot (in `read`); the typed queries are its methods.
 pub struct Session<'a> {
     pub(crate) connection: &'a Connection,
+    /// Resources whose events this session appended.
+    pub(crate) changed: RefCell<Vec<ResourceKey>>,
+}
+
+impl<'a> Session<'a> {
+    fn new(connection: &'a Connection) -> Session<'a> {
+        Session { connection, changed: RefCell::default() }
+    }
 }
 
 type Completion = Box<dyn FnOnce(Result<(), String>) + Send>;
@@ -57,6 +80,7 @@ struct Shared {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     readers: Mutex<Vec<Connection>>,
+    changes: Arc<Changes>,
 }
 
 impl Database {
@@ -84,6 +108,7 @@ impl Database {
                 jobs: Mutex::new(Some(sender)),
                 writer: Mutex::new(Some(writer)),
                 readers: Mutex::new(Vec::new()),
+                changes: Arc::default(),
             }),
         })
     }
@@ -99,13 +124,17 @@ impl Database {
         F: FnOnce(&Session<'_>) -> Result<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
+        let changes = self.shared.changes.clone();
         let job: Job = Box::new(move |connection| {
-            let result = match connection {
+            let (result, changed) = match connection {
                 Ok(connection) => in_savepoint(connection, change),
-                Err(text) => Err(Error::NotCommitted(text.to_owned())),
+                Err(text) => (Err(Error::NotCommitted(text.to_owned())), Vec::new()),
             };
             let problem = result.as_ref().err().and_then(Error::disk_problem);
             let completion: Completion = Box::new(move |committed| {
+                if committed.is_ok() && result.is_ok() {
+                    changes.committed(&changed);
+                }
                 let result = match committed {
                     Ok(()) => result,
                     Err(text) => result.and(Err(Error::NotCommitted(text))),
@@ -119,6 +148,18 @@ impl Database {
         answered.await.unwrap_or_else(|_| Err(Error::NotCommitted("the writer stopped".into())))
     }
 
+    /// Runs a short query on a read-only snapshot, on the calling thread: a few rows by their keys cost less than the way to another
+    /// thread and back. Anything longer keeps others of that thread waiting, and belongs into [`Database::read`].
+    ///
+    /// # Errors
+    /// What `query` returned.
+    pub fn look<T>(&self, query: impl FnOnce(&Session<'_>) -> Result<T>) -> Result<T> {
+        let connection = self.shared.reader()?;
+        let result = query(&Session::new(&connection));
+        self.shared.keep_reader(connection);
+        result
+    }
+
     /// Runs `query` on a read-only snapshot.
     ///
     /// # Errors
@@ -128,15 +169,21 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Session<'_>) -> Result<T> + Send + 'static,
     {
-        let shared = self.shared.clone();
-        tokio::task::spawn_blocking(move || {
-            let connection = shared.reader()?;
-            let result = query(&Session { connection: &connection });
-            shared.keep_reader(connection);
-            result
-        })
-        .await
-        .unwrap_or_else(|_| Err(Error::NotCommitted("a query panicked".into())))
+        let database = self.clone();
+        tokio::task::spawn_blocking(move || database.look(query))
+            .await
+            .unwrap_or_else(|_| Err(Error::NotCommitted("a query panicked".into())))
+    }
+
+    /// Wakes `waker` after each commit that holds an event of the resource, until the answer is dropped. A waker keeps one
+    /// wake-up for whoever looks later; look at the resource after this call, and no change is missed.
+    pub fn watch(&self, key: &ResourceKey, waker: Arc<Notify>) -> ChangeWatch {
+        self.shared.changes.watch(key.clone(), waker)
+    }
+
+    /// Changes after each commit that holds an event of any resource.
+    pub fn watch_events(&self) -> watch::Receiver<u64> {
+        self.shared.changes.any()
     }
 
     /// Finishes the writes under way, then stops the writer. Later writes fail.
@@ -227,10 +274,21 @@ fn commit(connection: &Connection) -> Result<(), String> {
     })
 }
 
-fn in_savepoint<T>(connection: &Connection, change: impl FnOnce(&Session<'_>) -> Result<T>) -> Result<T> {
+/// The result of a write, and the resources whose events it appended.
+fn in_savepoint<T>(
+    connection: &Connection,
+    change: impl FnOnce(&Session<'_>) -> Result<T>,
+) -> (Result<T>, Vec<ResourceKey>) {
+    let session = Session::new(connection);
+    let result = write_in_savepoint(&session, change);
+    (result, session.changed.into_inner())
+}
+
+fn write_in_savepoint<T>(session: &Session<'_>, change: impl FnOnce(&Session<'_>) -> Result<T>) -> Result<T> {
+    let connection = session.connection;
     connection.execute_batch("SAVEPOINT one_write")?;
     // A panic in one write must not take the writer, and with it every later write, down.
-    let result = catch_unwind(AssertUnwindSafe(|| change(&Session { connection })))
+    let result = catch_unwind(AssertUnwindSafe(|| change(session)))
         .unwrap_or_else(|_| Err(Error::NotCommitted("the write panicked".into())));
     if result.is_ok() {
         connection.execute_batch("RELEASE one_write")?;

@@ -58,6 +58,9 @@ pub enum Error {
     /// An encryption key cannot be used.
     #[error("{0}")]
     Key(#[from] crate::keys::KeyProblem),
+    /// A remote bucket does not do what is asked of it.
+    #[error("{0}")]
+    Remote(#[from] crate::objects::RemoteProblem),
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] rusqlite::Error),

@@ -26,6 +26,7 @@ impl Session<'_> {
         self.connection.prepare_cached(
             "INSERT INTO events (account, region, kind, name, what, detail, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?.execute(params![key.account, key.region, key.kind, key.name, what, detail.to_string(), at])?;
+        self.changed.borrow_mut().push(key.clone());
         Ok(())
     }
 

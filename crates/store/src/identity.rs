@@ -82,6 +82,13 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// When an account was made, milliseconds since 1970.
+    pub fn account_created_at(&self, id: &str) -> Result<Option<i64>> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT created_at FROM accounts WHERE id = ?1")?;
+        Ok(statement.query_row(params![id], |row| row.get(0)).optional()?)
+    }
+
     /// Ids and names of all accounts.
     pub fn accounts(&self) -> Result<Vec<(String, String)>> {
         let mut statement =

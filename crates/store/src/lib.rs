@@ -1,22 +1,40 @@
 //! The resource kernel: schema, migrations, typed queries, and the stores of objects, logs and metrics. The only crate with SQL.
 
+pub mod alarms;
+pub mod async_requests;
+mod changes;
 pub mod clock;
 mod database;
+pub mod deliveries;
+pub mod effects;
 mod error;
 mod event_list;
 pub mod events;
 pub mod failures;
+pub mod functions;
 pub mod identity;
 pub mod keys;
+pub mod lineage;
+pub mod links;
 pub mod logs;
 pub mod metrics;
 pub mod objects;
+mod partial;
+pub mod pipelines;
+pub mod points;
+pub mod properties;
+pub mod queues;
 pub mod resources;
+pub mod retention;
+pub mod scaling;
 pub mod seal;
 pub mod tags;
+pub mod timers;
 pub mod warm_pools;
 pub mod work;
 
+pub use changes::ChangeWatch;
 pub use clock::Clock;
 pub use database::{Database, Session};
 pub use error::{DiskProblem, Error, Result};
+pub use partial::Members;

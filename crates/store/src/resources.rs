@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::database::Session;
 use crate::error::{Error, Result};
+use crate::links::{ColumnRange, Narrowing};
+use crate::partial::{self, Members};
+use crate::properties::{self, FEW};
 
 /// What names a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,10 +77,20 @@ pub enum SortBy {
 pub struct ListQuery {
     /// Substring of the name, case-insensitive for ASCII letters.
     pub name_contains: Option<String>,
+    /// Beginning of the name, exact.
+    pub name_prefix: Option<String>,
     /// Exact status.
     pub status: Option<String>,
     /// Exact status of its warm pool.
     pub warm_pool_status: Option<String>,
+    /// Only what belongs to this one: names that begin with it and a slash.
+    pub below: Option<String>,
+    /// Only what belongs to another one, which has a slash in its name, or only what does not.
+    pub belongs: Option<bool>,
+    /// Conditions that look beyond the rows.
+    pub narrowed: Vec<Narrowing>,
+    /// What of spec and document is read; all unless given.
+    pub members: Option<Members>,
     /// Created strictly after, milliseconds since 1970.
     pub created_after: Option<i64>,
     /// Created strictly before.
@@ -94,6 +107,39 @@ pub struct ListQuery {
     pub limit: usize,
     /// Token of the page before.
     pub next_token: Option<String>,
+}
+
+impl ListQuery {
+    /// The token of the page that begins after `last` in the order of this query.
+    pub fn token_after(&self, last: &Resource) -> String {
+        encode_token(last, self.sort_by, self.column(), self.descending)
+    }
+
+    fn column(&self) -> &'static str {
+        match self.sort_by {
+            SortBy::Name => "name",
+            SortBy::CreatedAt => "created_at",
+            SortBy::ModifiedAt => "modified_at",
+            SortBy::Status => "status",
+        }
+    }
+
+    /// The ranges that rows must lie in.
+    fn ranges(&self) -> Vec<ColumnRange> {
+        let time = |column, above: Option<i64>, below: Option<i64>| {
+            let is_given = above.is_some() || below.is_some();
+            is_given.then(|| ColumnRange {
+                column,
+                above: above.map(Into::into),
+                below: below.map(Into::into),
+            })
+        };
+        let times = [
+            time("created_at", self.created_after, self.created_before),
+            time("modified_at", self.modified_after, self.modified_before),
+        ];
+        times.into_iter().flatten().chain(self.narrowed.iter().filter_map(Narrowing::range)).collect()
+    }
 }
 
 /// One page of a list.
@@ -125,7 +171,7 @@ impl Session<'_> {
         if added == 0 {
             return Err(Error::Exists { kind: key.kind.clone(), name: key.name.clone() });
         }
-        Ok(())
+        self.index_properties(&resource.arn, &[], &properties::of(resource))
     }
 
     /// Reads a resource.
@@ -159,6 +205,11 @@ impl Session<'_> {
             .transpose()
     }
 
+    /// Whether there is a resource with this ARN.
+    pub fn has_resource(&self, arn: &str) -> Result<bool> {
+        Ok(self.connection.prepare_cached("SELECT 1 FROM resources WHERE arn = ?1")?.exists(params![arn])?)
+    }
+
     /// Every resource of a kind, in all accounts and regions: what a server takes up when it starts.
     pub fn all_resources(&self, kind: &str) -> Result<Vec<Resource>> {
         let sql = format!("SELECT {COLUMNS} FROM resources WHERE kind = ?1 ORDER BY account, region, name");
@@ -182,7 +233,9 @@ impl Session<'_> {
         change: impl FnOnce(&mut Resource) -> Result<()>,
     ) -> Result<Resource> {
         let mut resource = self.resource(key)?;
+        let before = properties::of(&resource);
         change(&mut resource)?;
+        self.index_properties(&resource.arn, &before, &properties::of(&resource))?;
         resource.generation += 1;
         resource.modified_at = now_ms;
         self.connection.prepare_cached(
@@ -206,7 +259,8 @@ impl Session<'_> {
                 "DELETE FROM resources WHERE account = ?1 AND region = ?2 AND kind = ?3 AND name = ?4",
             )?
             .execute(params![key.account, key.region, key.kind, key.name])?;
-        self.connection.prepare_cached("DELETE FROM tags WHERE arn = ?1")?.execute(params![resource.arn])?;
+        self.delete_all_tags(&resource.arn)?;
+        self.forget_properties(&resource)?;
         Ok(resource)
     }
 
@@ -215,20 +269,38 @@ impl Session<'_> {
     /// # Errors
     /// [`Error::BadToken`] for a token that does not belong to this query.
     pub fn list_resources(&self, account: &str, region: &str, kind: &str, query: &ListQuery) -> Result<Page> {
-        let column = match query.sort_by {
-            SortBy::Name => "name",
-            SortBy::CreatedAt => "created_at",
-            SortBy::ModifiedAt => "modified_at",
-            SortBy::Status => "status",
-        };
+        let column = query.column();
         let (direction, beyond) = if query.descending { ("DESC", "<") } else { ("ASC", ">") };
-        let mut sql =
-            format!("SELECT {COLUMNS} FROM resources WHERE account = ? AND region = ? AND kind = ?");
+        let mut led = Vec::new();
+        for arns in query.narrowed.iter().filter_map(Narrowing::arns) {
+            led.push((self.are_few(&arns)?, arns));
+        }
+        // What is concatenated is in no index: few ARNs are looked up one by one, and many rows are read in the order of the list.
+        let is_led = led.iter().any(|(are_few, _)| *are_few);
+        let own = if is_led { " || ''" } else { "" };
+        let mut sql = format!(
+            "SELECT {COLUMNS} FROM resources WHERE account{own} = ? AND region{own} = ? AND kind{own} = ?"
+        );
         let mut values: Vec<SqlValue> =
             vec![account.to_owned().into(), region.to_owned().into(), kind.to_owned().into()];
         if let Some(text) = &query.name_contains {
-            sql.push_str(" AND lower(name) LIKE ? ESCAPE '\\'");
+            // What belongs to another one is told apart by what follows the slash.
+            let start = query.below.as_ref().map_or(1, |parent| parent.chars().count() + 2);
+            sql.push_str(&format!(" AND lower(substr(name, {start})) LIKE ? ESCAPE '\\'"));
             values.push(format!("%{}%", escape_like(&text.to_lowercase())).into());
+        }
+        if let Some(parent) = &query.below {
+            // The character after the slash ends the range.
+            sql.push_str(" AND name > ? AND name < ?");
+            values.push(format!("{parent}/").into());
+            values.push(format!("{parent}0").into());
+        }
+        if let Some(belongs) = query.belongs {
+            sql.push_str(if belongs { " AND name LIKE '%/%'" } else { " AND name NOT LIKE '%/%'" });
+        }
+        if let Some(prefix) = &query.name_prefix {
+            sql.push_str(" AND substr(name, 1, length(?)) = ?");
+            values.extend([prefix.clone().into(), prefix.clone().into()]);
         }
         if let Some(status) = &query.status {
             sql.push_str(" AND status = ?");
@@ -242,17 +314,23 @@ impl Session<'_> {
                 values.push(value.to_owned().into());
             }
         }
-        for (condition, bound) in [
-            ("created_at > ?", query.created_after),
-            ("created_at < ?", query.created_before),
-            ("modified_at > ?", query.modified_after),
-            ("modified_at < ?", query.modified_before),
-        ] {
-            if let Some(bound) = bound {
-                sql.push_str(" AND ");
-                sql.push_str(condition);
-                values.push(bound.into());
-            }
+        for (are_few, arns) in led {
+            let column = if are_few { "arn" } else { "arn || ''" };
+            sql.push_str(&format!(" AND {column} IN ({})", arns.query));
+            values.extend(arns.values);
+        }
+        for (condition, wanted) in query.narrowed.iter().filter_map(|one| one.condition(account, region)) {
+            sql.push_str(" AND ");
+            sql.push_str(condition);
+            values.extend(wanted);
+        }
+        for range in query.ranges() {
+            // The indexes of these orders hold what ranges are about.
+            let is_covered = matches!(query.sort_by, SortBy::CreatedAt | SortBy::ModifiedAt);
+            let is_led =
+                range.column == column || !is_covered || self.is_short(account, region, kind, &range)?;
+            sql.push_str(&range.condition(is_led));
+            values.extend(range.values());
         }
         if let Some(token) = &query.next_token {
             let (position, name) = decode_token(token, column, query.descending)?;
@@ -264,26 +342,45 @@ impl Session<'_> {
         values.push(i64::try_from(query.limit.saturating_add(1)).unwrap_or(i64::MAX).into());
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut resources: Vec<Resource> = Vec::new();
-        for row in statement.query_map(params_from_iter(values), |row| Ok(resource_row(row)))? {
+        let members = query.members.as_ref();
+        for row in statement.query_map(params_from_iter(values), |row| Ok(partial_row(row, members)))? {
             resources.push(row??);
         }
         let more = resources.len() > query.limit;
         resources.truncate(query.limit);
         let next_token = match resources.last() {
-            Some(last) if more => Some(encode_token(last, query.sort_by, column, query.descending)),
+            Some(last) if more => Some(query.token_after(last)),
             _ => None,
         };
         Ok(Page { resources, next_token })
     }
+
+    /// Whether a list should begin with a range, because so few rows lie in it.
+    fn is_short(&self, account: &str, region: &str, kind: &str, range: &ColumnRange) -> Result<bool> {
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT 1 FROM resources WHERE account = ? AND region = ? AND kind = ?{} LIMIT {})",
+            range.condition(true),
+            FEW + 1,
+        );
+        let place = [account, region, kind].map(|text| SqlValue::from(text.to_owned()));
+        let values = params_from_iter(place.into_iter().chain(range.values()));
+        let count: i64 = self.connection.prepare_cached(&sql)?.query_row(values, |row| row.get(0))?;
+        Ok(count <= FEW)
+    }
 }
 
 fn resource_row(row: &Row<'_>) -> Result<Resource> {
+    partial_row(row, None)
+}
+
+fn partial_row(row: &Row<'_>, members: Option<&Members>) -> Result<Resource> {
+    let text = |column: usize| Ok::<_, Error>(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?);
     Ok(Resource {
         key: ResourceKey { account: row.get(0)?, region: row.get(1)?, kind: row.get(2)?, name: row.get(3)? },
         arn: row.get(4)?,
         status: row.get(5)?,
-        spec: serde_json::from_str(&row.get::<_, String>(6)?)?,
-        document: serde_json::from_str(&row.get::<_, String>(7)?)?,
+        spec: partial::parse(text(6)?, members.map(|members| &*members.spec))?,
+        document: partial::parse(text(7)?, members.and_then(|members| members.document.as_deref()))?,
         generation: row.get(8)?,
         created_at: row.get(9)?,
         modified_at: row.get(10)?,

@@ -34,6 +34,12 @@ impl Session<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Removes the tags of what is gone.
+    pub fn delete_all_tags(&self, arn: &str) -> Result<()> {
+        self.connection.prepare_cached("DELETE FROM tags WHERE arn = ?1")?.execute(params![arn])?;
+        Ok(())
+    }
+
     /// Removes tags; keys that are not set are passed over.
     pub fn delete_tags(&self, arn: &str, keys: &[String]) -> Result<()> {
         let mut statement = self.connection.prepare_cached("DELETE FROM tags WHERE arn = ?1 AND key = ?2")?;

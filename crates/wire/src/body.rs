@@ -21,11 +21,25 @@ pub fn empty() -> Body {
     full(Bytes::new())
 }
 
+/// The error of a body that its client sends too slowly.
+#[derive(Debug, Clone, Copy)]
+pub struct TooSlow;
+
+impl std::fmt::Display for TooSlow {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("the request body comes too slowly")
+    }
+}
+
+impl std::error::Error for TooSlow {}
+
 /// Why a body could not be read.
 #[derive(Debug)]
 pub(crate) enum ReadProblem {
     /// It is longer than the limit.
     TooLarge,
+    /// It comes too slowly.
+    TooSlow,
     /// The connection ended or broke.
     Broken(BoxError),
 }
@@ -38,6 +52,7 @@ pub(crate) async fn read(body: Body, limit_bytes: usize) -> Result<Bytes, ReadPr
     match collecting.await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(ReadProblem::TooLarge),
+        Err(error) if error.is::<TooSlow>() => Err(ReadProblem::TooSlow),
         Err(error) => Err(ReadProblem::Broken(error)),
     }
 }

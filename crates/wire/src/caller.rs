@@ -1,9 +1,11 @@
 //! Who calls, and the two questions that the protocols ask the product about a caller.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
@@ -21,6 +23,32 @@ pub struct Caller {
     pub principal_id: String,
     /// The key that signed the request.
     pub access_key_id: String,
+    /// What the session of the key carries.
+    pub session_tags: SessionTags,
+}
+
+/// Tags of a session, as AssumeRole gave them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionTags {
+    /// Values by key.
+    pub tags: BTreeMap<String, String>,
+    /// Keys of those that go on to every session that is begun with this one.
+    pub transitive_keys: BTreeSet<String>,
+}
+
+impl SessionTags {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tags.is_empty()
+    }
+
+    /// What a session inherits that is begun with this one.
+    pub fn inherited(&self) -> SessionTags {
+        let mut inherited = self.clone();
+        inherited.tags.retain(|key, _| self.transitive_keys.contains(key));
+        inherited
+    }
 }
 
 /// What a handler knows of its request beside the typed input.
@@ -36,6 +64,8 @@ pub struct Context<S> {
     pub operation: &'static str,
     /// Address of the client, where the listener told it through [`Peer`].
     pub source_ip: Option<IpAddr>,
+    /// Id under which the effect of the call happens at most once; only calls from inside the process have one.
+    pub effect_id: Option<String>,
     /// The whole input keyed by model member names: timestamps as seconds since 1970, blobs as base64. Only members that were
     /// set are there. Raw operations find all but their body here.
     pub input: Arc<Value>,
@@ -58,6 +88,8 @@ pub struct Credential {
     pub principal_id: String,
     /// When it ends, in milliseconds since 1970; `None` for long-lived keys.
     pub expires_at_ms: Option<i64>,
+    /// Tags of a session; long-lived keys have none.
+    pub session_tags: SessionTags,
 }
 
 impl std::fmt::Debug for Credential {

@@ -102,6 +102,12 @@ impl Error {
         Error::new("RequestEntityTooLargeException", 413, text)
     }
 
+    /// A body that does not come, or drips.
+    pub fn too_slow() -> Error {
+        let text = "The request body came too slowly; send it in one go, and wait no longer than 30 seconds between two parts.";
+        Error::new("RequestTimeout", 408, text)
+    }
+
     /// A body in a coding that the server does not undo.
     pub fn unsupported_encoding(encoding: &str) -> Error {
         let text = format!(

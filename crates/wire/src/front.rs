@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::body::{self, ReadProblem};
 use crate::dispatch::{self, Call, Entry, Lost};
+use crate::finishing::Finishing;
 use crate::protocol::{self, Reply};
 use crate::registry::Handler;
 use crate::sigv4::{self, Claim};
@@ -80,7 +81,8 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         // The layers may refuse a request before its body is read.
         let mut body = Some(body);
         let expects = parts.headers.contains_key(http::header::EXPECT);
-        let shown = (parts.method.clone(), parts.uri.path().to_owned());
+        let shown = tracing::enabled!(tracing::Level::DEBUG)
+            .then(|| format!("{} {}", parts.method, parts.uri.path()));
         let answering =
             AssertUnwindSafe(self.answer(parts, &mut body, &mut reply, &request_id)).catch_unwind();
         let answered = answering.await.unwrap_or_else(|panic| {
@@ -109,7 +111,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
             };
             (self.observe)(Observed { service, operation, code, elapsed });
         }
-        tracing::debug!(request_id, method = %shown.0, path = shown.1, status = status.as_u16(), milliseconds, "answered");
+        tracing::debug!(request_id, request = shown, status = status.as_u16(), milliseconds, "answered");
         response
     }
 
@@ -198,7 +200,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         // Input, its constraints, authorization.
         let input = protocol::input(&call, &parts, &parameters, &bytes, raw).map_err(within)?;
         check(&call, &input, raw.then_some(&bytes), &self.own_values).map_err(within)?;
-        let action = format!("{}:{}", action_prefix(service.signing_name), call.operation.name);
+        let action = action(&call);
         self.authorize.authorize(&caller, &action, &input).await.map_err(within)?;
         // The handler, and its output on the wire.
         let context = Context {
@@ -207,11 +209,13 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
             request_id: request_id.to_owned(),
             operation: call.operation.name,
             source_ip: parts.extensions.get::<Peer>().map(|peer| peer.0.ip()),
+            effect_id: None,
             input: Arc::new(input),
         };
         match handler {
             Handler::Typed(handler) => {
-                let output = handler(context).await.map_err(within)?;
+                let handling = Finishing::new(call.operation.name, handler(context));
+                let output = handling.await.map_err(within)?;
                 reply.output(&call, output).map_err(within)
             }
             Handler::Raw(handler) => {
@@ -262,6 +266,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         let Some(body) = body.take() else { return Ok(Bytes::new()) };
         body::read(body, limit_bytes).await.map_err(|problem| match problem {
             ReadProblem::TooLarge => Error::too_large(limit_bytes),
+            ReadProblem::TooSlow => Error::too_slow(),
             ReadProblem::Broken(error) => {
                 Error::serialization(format!("The request body ended early: {error}."))
             }
@@ -294,11 +299,12 @@ fn caller(claim: Claim, credential: Credential) -> Caller {
         principal_arn: credential.principal_arn,
         principal_id: credential.principal_id,
         access_key_id: claim.access_key_id,
+        session_tags: credential.session_tags,
     }
 }
 
 /// Checks an input against its model. A raw body is no part of the input; its length is checked beside it.
-fn check(
+pub(crate) fn check(
     call: &Call,
     input: &Value,
     raw_body: Option<&Bytes>,
@@ -337,6 +343,11 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("a panic without text")
+}
+
+/// The action of a call, as policies name it.
+pub(crate) fn action(call: &Call) -> String {
+    format!("{}:{}", action_prefix(call.service.signing_name), call.operation.name)
 }
 
 /// Prefix of a service's actions in policies; CloudWatch is the one service that signs under another name.

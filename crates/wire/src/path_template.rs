@@ -20,15 +20,25 @@ pub(crate) struct Fit {
 /// `None` when there are dot segments, which no operation has and which could make a path mean two things.
 pub(crate) fn segments(path: &str) -> Option<Vec<&str>> {
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-    let dotted = segments
-        .iter()
-        .any(|segment| matches!(segment.replace("%2e", ".").replace("%2E", ".").as_str(), "." | ".."));
-    (!dotted).then_some(segments)
+    let is_dot = |segment: &&str| {
+        // Only what is this short can be one, so that other segments cost nothing.
+        segment.len() <= "%2e%2e".len()
+            && matches!(segment.replace("%2e", ".").replace("%2E", ".").as_str(), "." | "..")
+    };
+    (!segments.iter().any(is_dot)).then_some(segments)
 }
 
 /// Matches a template against the segments and the raw query of a request.
 pub(crate) fn fit(template: &'static str, segments: &[&str], query: &[(String, String)]) -> Option<Fit> {
     let (path, literals) = template.split_once('?').unwrap_or((template, ""));
+    // Most templates are told apart by their first segment.
+    let literal = path.split('/').find(|part| !part.is_empty()).filter(|part| !part.starts_with('{'));
+    if let (Some(literal), Some(first)) = (literal, segments.first())
+        && !first.contains('%')
+        && literal != *first
+    {
+        return None;
+    }
     let literals: Vec<(&str, Option<&str>)> = literals
         .split('&')
         .filter(|literal| !literal.is_empty())

@@ -11,6 +11,8 @@ class DefaultFunctions:
 
     # What is answered where the caller takes anything and SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT does not say.
     default_accept = content.JSON
+    # What a body is that comes without a content type.
+    default_content_type = content.JSON
 
     @classmethod
     def alone(cls, model_dir):

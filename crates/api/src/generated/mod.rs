@@ -5,6 +5,8 @@ pub mod application_autoscaling;
 pub mod athena;
 pub mod cloudwatch;
 pub mod ecr;
+pub mod emr;
+pub mod emr_serverless;
 pub mod events;
 pub mod glue;
 pub mod iam;
@@ -28,6 +30,8 @@ pub static SERVICES: &[&crate::model::Service] = &[
     &athena::SERVICE,
     &cloudwatch::SERVICE,
     &ecr::SERVICE,
+    &emr::SERVICE,
+    &emr_serverless::SERVICE,
     &events::SERVICE,
     &glue::SERVICE,
     &iam::SERVICE,

@@ -75,8 +75,7 @@ pub fn extract_tar_gz(
     let allowance = Rc::new(Cell::new(MAX_OVERHEAD_BYTES));
     let mut archive =
         tar::Archive::new(Rationed { inner: MultiGzDecoder::new(reader), allowance: Rc::clone(&allowance) });
-    let mut extraction =
-        Extraction { root, limits, summary: ExtractSummary::default(), links: Vec::new(), parent: None };
+    let mut extraction = Extraction::into(root, limits);
     let mut entries = archive.entries().map_err(read_error)?;
     loop {
         allowance.set(MAX_OVERHEAD_BYTES);
@@ -121,7 +120,8 @@ fn read_error(error: io::Error) -> ArchiveError {
     }
 }
 
-struct Extraction {
+/// What is unpacked into one directory.
+pub(super) struct Extraction {
     root: OwnedFd,
     limits: Limits,
     summary: ExtractSummary,
@@ -132,11 +132,27 @@ struct Extraction {
 }
 
 impl Extraction {
-    fn member<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), ArchiveError> {
+    /// Unpacks into an open directory.
+    pub(super) fn into(root: OwnedFd, limits: Limits) -> Extraction {
+        Extraction { root, limits, summary: ExtractSummary::default(), links: Vec::new(), parent: None }
+    }
+
+    /// What was unpacked so far.
+    pub(super) fn summary(&self) -> ExtractSummary {
+        self.summary
+    }
+
+    /// Counts one more member.
+    pub(super) fn count(&mut self) -> Result<(), ArchiveError> {
         self.summary.members += 1;
         if self.summary.members > self.limits.max_members {
             return Err(ArchiveError::TooManyMembers { max_members: self.limits.max_members });
         }
+        Ok(())
+    }
+
+    fn member<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), ArchiveError> {
+        self.count()?;
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() || kind.as_byte() == VOLUME_LABEL {
             // Says something about the whole archive, and makes no file.
@@ -192,7 +208,7 @@ impl Extraction {
     }
 
     /// The member's place below the destination, without `.` parts.
-    fn relative_path(&self, name: &[u8]) -> Result<PathBuf, ArchiveError> {
+    pub(super) fn relative_path(&self, name: &[u8]) -> Result<PathBuf, ArchiveError> {
         if name.len() > self.limits.max_path {
             let problem = format!("has a name of more than {} bytes: shorten it.", self.limits.max_path);
             return Err(member_error(&name[..80.min(name.len())], problem));
@@ -223,7 +239,8 @@ impl Extraction {
         Ok(path)
     }
 
-    fn directory(&mut self, name: &[u8], path: &Path, mode: u32) -> Result<(), ArchiveError> {
+    /// Makes a directory, or gives the one that is there its mode.
+    pub(super) fn directory(&mut self, name: &[u8], path: &Path, mode: u32) -> Result<(), ArchiveError> {
         let directory = self.open_directory(name, path)?;
         // The owner can always enter, or the members below could not be unpacked.
         let mode = Mode::from_raw_mode(mode | 0o700);
@@ -231,7 +248,8 @@ impl Extraction {
             .map_err(|error| io_error(format!("Setting the mode of {}", path.display()))(error.into()))
     }
 
-    fn file(
+    /// Writes a file of `size` bytes, in place of what has its name.
+    pub(super) fn file(
         &mut self,
         name: &[u8],
         path: &Path,
@@ -275,7 +293,13 @@ impl Extraction {
         Ok(())
     }
 
-    fn symbolic_link(&mut self, name: &[u8], path: &Path, target: &[u8]) -> Result<(), ArchiveError> {
+    /// Makes a link whose target stays inside as text; where it leads is judged at the end.
+    pub(super) fn symbolic_link(
+        &mut self,
+        name: &[u8],
+        path: &Path,
+        target: &[u8],
+    ) -> Result<(), ArchiveError> {
         let depth = path.components().count() - 1;
         if target.is_empty() || target.contains(&0) || target.len() > self.limits.max_path {
             return Err(member_error(name, "is a link with an impossible target: leave it out."));
@@ -369,7 +393,7 @@ impl Extraction {
     }
 
     /// Several links, each harmless as text, can lead outside together: the kernel follows them and tells.
-    fn check_links(&self) -> Result<(), ArchiveError> {
+    pub(super) fn check_links(&self) -> Result<(), ArchiveError> {
         for path in &self.links {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
             let opened = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::BENEATH);

@@ -1,13 +1,15 @@
-//! Archives (`.tar.gz`) that come from, or are made of the work of, people who are not trusted.
+//! Archives (`.tar.gz`, `.zip`) that come from, or are made of the work of, people who are not trusted.
 
 mod create;
 mod extract;
 mod sparse;
+mod zip;
 
 use std::io;
 
 pub use create::{Conflict, CreatedArchive, create_merged_tar_gz, create_tar_gz, is_same};
 pub use extract::{ExtractSummary, Limits, extract_tar_gz};
+pub use zip::{extract_zip, read_zip_member};
 
 /// The compression level for artefacts. Measured on 128 MB of float weights and text, one core: level 1 takes
 /// 1.5 s and gives 119 MB, level 2 takes 2.6 s and gives 102 MB, level 6 takes 3.4 s and gives 101 MB. On the
@@ -21,6 +23,9 @@ pub enum ArchiveError {
     /// It does not begin as a gzip file does.
     #[error("The archive is not compressed with gzip: make it with 'tar -czf'.")]
     NotGzip,
+    /// It is no zip archive, or a damaged one.
+    #[error("The archive is damaged or not a zip archive ({0}): make it with 'zip -r'.")]
+    NotZip(String),
     /// It ends too early.
     #[error("The archive is cut off: upload it again, whole.")]
     Truncated,

@@ -1,4 +1,5 @@
-//! Stands in for the product's binary in this crate's tests: sub-commands `supervise`, `exec-as`, `run-container` and `shell-session`.
+//! Stands in for the product's binary in this crate's tests: sub-commands `supervise`, `exec-as`, `run-container`,
+//! `open-door` and `shell-session`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ fn main() -> ExitCode {
             None => ExitCode::from(2),
         },
         Some(runner::oci::SUBCOMMAND) => runner::oci::run_container(arguments),
+        Some(runner::oci::DOOR_SUBCOMMAND) => runner::oci::open_door(arguments),
         Some(runner::exec_as::SUBCOMMAND) => runner::exec_as(arguments),
         Some(runner::shell::SUBCOMMAND) => runner::shell::serve_session(),
         _ => ExitCode::from(2),

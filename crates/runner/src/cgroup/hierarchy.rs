@@ -39,10 +39,24 @@ pub struct Hierarchies {
 impl Hierarchies {
     /// Reads them from the kernel.
     pub fn of_this_process() -> io::Result<Self> {
-        Ok(Self::parse(
-            &fs::read_to_string("/proc/self/mountinfo")?,
-            &fs::read_to_string("/proc/self/cgroup")?,
-        ))
+        Self::read("/proc/self/cgroup")
+    }
+
+    /// The places of another process, as this one sees them.
+    pub fn of_process(pid: u32) -> io::Result<Self> {
+        Self::read(&format!("/proc/{pid}/cgroup"))
+    }
+
+    fn read(groups: &str) -> io::Result<Self> {
+        Ok(Self::parse(&fs::read_to_string("/proc/self/mountinfo")?, &fs::read_to_string(groups)?))
+    }
+
+    /// The group that limits the memory.
+    pub fn memory_group(&self) -> Option<&Path> {
+        if self.is_unified() {
+            return self.unified.as_deref();
+        }
+        self.separate.get(Controller::Memory.name()).map(PathBuf::as_path)
     }
 
     /// Version 2 alone, with this process in the group at `path`.

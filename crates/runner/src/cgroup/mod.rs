@@ -184,9 +184,7 @@ impl ControlGroup {
 
     /// How many processes the kernel killed because the group's memory was used up.
     pub fn out_of_memory_kills(&self) -> u64 {
-        let Some(path) = self.memory.as_deref() else { return 0 };
-        let name = if self.unified { "memory.events" } else { "memory.oom_control" };
-        fs::read_to_string(path.join(name)).ok().and_then(|text| field(&text, "oom_kill")).unwrap_or(0)
+        self.memory.as_deref().map_or(0, |path| kills_in(path, self.unified))
     }
 
     /// How often the limit of processes refused a fork.
@@ -231,6 +229,17 @@ impl ControlGroup {
             }
         })
     }
+}
+
+/// How many processes the kernel killed in the group of a process because the group's memory was used up.
+pub fn out_of_memory_kills_around(pid: u32) -> u64 {
+    let Ok(places) = Hierarchies::of_process(pid) else { return 0 };
+    places.memory_group().map_or(0, |path| kills_in(path, places.is_unified()))
+}
+
+fn kills_in(group: &Path, unified: bool) -> u64 {
+    let name = if unified { "memory.events" } else { "memory.oom_control" };
+    fs::read_to_string(group.join(name)).ok().and_then(|text| field(&text, "oom_kill")).unwrap_or(0)
 }
 
 fn limit_memory(path: &Path, unified: bool, bytes: u64) -> Result<(), String> {

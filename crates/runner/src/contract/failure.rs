@@ -7,6 +7,9 @@ use std::path::Path;
 /// Longest reason, in characters.
 const REASON_CHARACTERS: usize = 1024;
 
+/// What is read of a file that the job wrote.
+pub(super) const WRITTEN_BYTES: u64 = 4 * REASON_CHARACTERS as u64;
+
 /// Longest part of a command line in a reason, in characters.
 const COMMAND_CHARACTERS: usize = 300;
 
@@ -25,20 +28,26 @@ pub struct Traceback {
     pub text: String,
 }
 
-/// What the job wrote to `output/failure`, at most 1,024 characters. A link is not followed: it could show a file that the
-/// job may not read.
+/// What the job wrote to `output/failure`, at most 1,024 characters.
 pub fn failure_message(opt_ml: &Path) -> Option<String> {
+    let bytes = written(opt_ml, "output/failure")?;
+    let text: String = String::from_utf8_lossy(&bytes).trim().chars().take(REASON_CHARACTERS).collect();
+    (!text.is_empty()).then_some(text)
+}
+
+/// The beginning of a file that the job wrote, enough for 1,024 characters. A link is not followed: it could show a file that
+/// the job may not read.
+pub(super) fn written(opt_ml: &Path, name: &str) -> Option<Vec<u8>> {
     let flags = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits();
     let flags = i32::try_from(flags).ok()?;
-    let path = opt_ml.join("output/failure");
+    let path = opt_ml.join(name);
     let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     if !file.metadata().ok()?.is_file() {
         return None;
     }
     let mut bytes = Vec::new();
-    file.take(4 * REASON_CHARACTERS as u64).read_to_end(&mut bytes).ok()?;
-    let text: String = String::from_utf8_lossy(&bytes).trim().chars().take(REASON_CHARACTERS).collect();
-    (!text.is_empty()).then_some(text)
+    file.take(WRITTEN_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// The last traceback in log lines, oldest first. A prefix of every line, such as torchrun's `[rank0]: `, is taken off.

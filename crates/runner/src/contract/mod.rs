@@ -6,6 +6,7 @@ mod distribution;
 mod failure;
 mod hosts;
 mod metrics;
+mod processing;
 mod python_json;
 mod source;
 mod variables;
@@ -21,6 +22,7 @@ pub use distribution::{Strategy, unsupported_distribution};
 pub use failure::{Traceback, failure_message, failure_reason, traceback};
 pub use hosts::{HOMOGENEOUS_GROUP, InstanceGroup, RENDEZVOUS_PORT, Rendezvous};
 pub use metrics::{MetricScraper, check_metric_expression};
+pub use processing::{ProcessingContract, SPARK_STEP, exit_message};
 
 use crate::catalogue::Launcher;
 use crate::environment::Environment;
@@ -28,7 +30,11 @@ use python_json::Json;
 pub(crate) use source::copy_tree;
 
 /// Where the job's own layer over the image's environment lies in its `/opt/ml`; it takes what the job installs.
-const JOB_LAYER: &str = ".environment";
+pub(crate) const JOB_LAYER: &str = ".environment";
+
+/// The program that notebook jobs start, which the service's own images have.
+const NOTEBOOK_PROGRAM: &str = "amazon_sagemaker_scheduler";
+const NOTEBOOK_PROGRAM_TEXT: &str = include_str!("../../../../python/launcher/notebook.py");
 
 /// One input channel.
 #[derive(Clone, Debug, Default)]
@@ -163,7 +169,7 @@ impl TrainingContract {
                 }
                 Strategy::Mpi => {
                     let launcher = opt_ml.join(JOB_LAYER).join(distribution::MPI_LAUNCHER);
-                    write_launcher(&launcher, &layer).map_err(at_opt_ml)?;
+                    write_program(&launcher, &layer, distribution::MPI_LAUNCHER_TEXT).map_err(at_opt_ml)?;
                     variables.insert("MODELYARD_PEER_SECRET".to_owned(), self.rendezvous.secret.clone());
                     self.mpi(&program, kind, &layer, arguments)?
                 }
@@ -179,6 +185,10 @@ impl TrainingContract {
                 notes,
             });
         };
+        if entrypoint.first().is_some_and(|program| program == NOTEBOOK_PROGRAM) {
+            let program = written.join("bin").join(NOTEBOOK_PROGRAM);
+            write_program(&program, &layer, NOTEBOOK_PROGRAM_TEXT).map_err(at_opt_ml)?;
+        }
         let command = entrypoint.iter().chain(&self.arguments).cloned().collect();
         let notes = Vec::new();
         Ok(Prepared { command, environment: variables, working_directory: "/opt/ml".into(), notes })
@@ -227,16 +237,8 @@ impl TrainingContract {
     }
 
     fn base_variables(&self, layer: &Path, environment: &Environment) -> BTreeMap<String, String> {
-        let path = format!(
-            "{}/bin:{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            layer.display(),
-            environment.directory.display()
-        );
-        let mut variables = environment.pip_settings.clone();
+        let mut variables = environment_variables(layer, environment);
         variables.extend([
-            ("PATH".to_owned(), path),
-            ("VIRTUAL_ENV".to_owned(), layer.display().to_string()),
-            ("PYTHONUNBUFFERED".to_owned(), "1".to_owned()),
             ("TRAINING_JOB_NAME".to_owned(), self.job_name.clone()),
             ("TRAINING_JOB_ARN".to_owned(), self.job_arn.clone()),
             ("AWS_REGION".to_owned(), self.region.clone()),
@@ -307,8 +309,25 @@ impl TrainingContract {
     }
 }
 
-fn write_launcher(path: &Path, layer: &Path) -> std::io::Result<()> {
+/// With which a program finds the environment and the job's own layer over it.
+fn environment_variables(layer: &Path, environment: &Environment) -> BTreeMap<String, String> {
+    let path = format!(
+        "{}/bin:{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        layer.display(),
+        environment.directory.display()
+    );
+    let mut variables = environment.pip_settings.clone();
+    variables.extend([
+        ("PATH".to_owned(), path),
+        ("VIRTUAL_ENV".to_owned(), layer.display().to_string()),
+        ("PYTHONUNBUFFERED".to_owned(), "1".to_owned()),
+    ]);
+    variables
+}
+
+/// A program in Python that the interpreter of a layer runs.
+fn write_program(path: &Path, layer: &Path, text: &str) -> std::io::Result<()> {
     let python = layer.join("bin/python").display().to_string();
-    std::fs::write(path, format!("#!{python}\n{}", distribution::MPI_LAUNCHER_TEXT))?;
+    std::fs::write(path, format!("#!{python}\n{text}"))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
 }

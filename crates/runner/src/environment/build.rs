@@ -19,6 +19,9 @@ const OLDEST_FOR_UV: u32 = 8;
 /// Where the source seems to be while its requirements are installed, as in the job.
 const SOURCE_TARGET: &str = "/opt/ml/code";
 
+/// Packages that have no wheels in any version, and whose build only packs files.
+const WITHOUT_WHEELS: &[&str] = &["pyspark"];
+
 /// Folder inside a layer for what only its build needs.
 const SCRATCH: &str = ".build";
 
@@ -132,6 +135,11 @@ impl Builder<'_> {
         };
         if wheels_only {
             command.extend(["--only-binary".to_owned(), ":all:".to_owned()]);
+            for name in packages.iter().map(|package| without_version(package)) {
+                if WITHOUT_WHEELS.contains(&name) {
+                    command.extend(["--no-binary".to_owned(), name.to_owned()]);
+                }
+            }
         }
         command.extend(packages.iter().cloned());
         self.step("installing packages", command, progress).await

@@ -4,9 +4,14 @@
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use failpoint::Point;
+use sha2::{Digest, Sha256};
 
 use super::Environment;
+use crate::contract::JOB_LAYER;
 
 /// Programs of the environment below that are larger are not scripts.
 const MAX_SCRIPT_BYTES: u64 = 64 * 1024;
@@ -43,7 +48,50 @@ pub fn write(directory: &Path, shown_at: &Path, base: &Environment) -> io::Resul
         .map(|path| format!("import site; site.addsitedir({:?})\n", path.display().to_string()))
         .collect();
     fs::write(site_packages.join("zzz-below.pth"), lines.concat())?;
-    write_scripts(&bin, shown_at, base)
+    match &base.job_scripts {
+        Some(shared) if shown_at == job_place() => link_scripts(&bin, shared),
+        _ => write_scripts(&bin, shown_at, base),
+    }
+}
+
+/// Where every job sees its own layer.
+fn job_place() -> PathBuf {
+    Path::new("/opt/ml").join(JOB_LAYER)
+}
+
+/// Writes the scripts of the layers of jobs over `base` into a folder below `parent`, unless they are there: a job links to
+/// them, since there may be hundreds. To be called by one at a time. The folder's name says what it was made from; its content never changes.
+///
+/// # Errors
+/// What the disk says.
+pub fn share_scripts(parent: &Path, base: &Environment) -> io::Result<PathBuf> {
+    let bin = base.directory.join("bin");
+    let changed_at = fs::metadata(&bin)?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut key = Sha256::new();
+    key.update(bin.as_os_str().as_encoded_bytes());
+    key.update(changed_at.as_nanos().to_le_bytes());
+    let name = format!("scripts-{}", &hex::encode(key.finalize())[..32]);
+    let folder = parent.join(&name);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let partial = parent.join(format!("{name}.partial"));
+    if partial.is_dir() {
+        fs::remove_dir_all(&partial)?;
+    }
+    fs::create_dir_all(&partial)?;
+    write_scripts(&partial, &job_place(), base)?;
+    failpoint::at(Point::EnvironmentScripts)?;
+    fs::rename(&partial, &folder)?;
+    Ok(folder)
+}
+
+fn link_scripts(bin: &Path, shared: &Path) -> io::Result<()> {
+    for script in fs::read_dir(shared)? {
+        let script = script?;
+        symlink(script.path(), bin.join(script.file_name()))?;
+    }
+    Ok(())
 }
 
 /// Programs that start Python do so in the layer: those of the environment below, and `pip`.

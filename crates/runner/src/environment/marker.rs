@@ -8,7 +8,7 @@ use failpoint::Point;
 use serde::{Deserialize, Serialize};
 
 /// File that stands in a finished environment.
-const NAME: &str = "modelyard-ready.json";
+pub(super) const NAME: &str = "modelyard-ready.json";
 
 /// What is known about a finished environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

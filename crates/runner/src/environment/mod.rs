@@ -9,6 +9,7 @@ mod process;
 mod python;
 mod recipe;
 mod settings;
+mod unused;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use recipe::Recipe;
 pub use marker::Interpreter;
 pub use python::Tools;
 pub use recipe::Requirements;
+pub use unused::Unused;
 
 /// Time for one step of a build, unless set: a framework of some GB over a slow line.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
@@ -46,6 +48,8 @@ pub struct Environment {
     pub content_key: String,
     /// How it differs from what the image asks for, in sentences.
     pub notes: Vec<String>,
+    /// Folder with its scripts as layers of jobs have them; `None` when each layer writes its own.
+    pub job_scripts: Option<PathBuf>,
     /// Variables with which pip in a job finds the same packages as the server.
     pub pip_settings: BTreeMap<String, String>,
     /// Of the image.
@@ -169,7 +173,8 @@ impl Environments {
         let slot = self.slot(&key);
         let mut known = slot.lock().await;
         if let Some(environment) = known.as_ref().filter(|environment| environment.python.exists()) {
-            return Ok(environment.clone());
+            // Its user may have installed something meanwhile.
+            return Ok(self.with_scripts(environment.clone(), &self.root.join(SCRIPTS)));
         }
         let answer = python::interpreter(interpreter, &self.settings).await;
         let step = format!("starting {}", interpreter.display());
@@ -178,7 +183,7 @@ impl Environments {
         let environment =
             Environment { python: interpreter.to_owned(), ..self.environment(directory, key, answer) };
         *known = Some(environment.clone());
-        Ok(environment)
+        Ok(self.with_scripts(environment, &self.root.join(SCRIPTS)))
     }
 
     /// The environment of a key, built unless it is there.
@@ -196,11 +201,13 @@ impl Environments {
             && Marker::is_in(&directory)
             && environment.python.exists()
         {
+            unused::note_use(&directory);
             environment.notes.iter().for_each(|note| progress(note));
             return Ok(environment.clone());
         }
         let environment = match self.finished(&directory, key, plan) {
             Some(environment) => {
+                unused::note_use(&directory);
                 environment.notes.iter().for_each(|note| progress(note));
                 environment
             }
@@ -281,7 +288,23 @@ impl Environments {
             environment.read_only_paths = python::visible_paths(paths.map(PathBuf::as_path));
         }
         environment.notes = marker.notes;
-        Some(environment)
+        Some(self.with_scripts(environment, directory))
+    }
+
+    /// With its scripts written once for all jobs, below `parent`.
+    fn with_scripts(&self, mut environment: Environment, parent: &Path) -> Environment {
+        match layer::share_scripts(parent, &environment) {
+            Ok(scripts) => {
+                let paths = environment.read_only_paths.iter().chain([&scripts]);
+                environment.read_only_paths = python::visible_paths(paths.map(PathBuf::as_path));
+                environment.job_scripts = Some(scripts);
+            }
+            // Each layer writes its own.
+            Err(error) => {
+                tracing::warn!(parent = %parent.display(), %error, "scripts cannot be shared by jobs")
+            }
+        }
+        environment
     }
 
     fn environment(&self, directory: PathBuf, key: String, interpreter: Interpreter) -> Environment {
@@ -296,6 +319,7 @@ impl Environments {
             read_only_paths: python::visible_paths(paths),
             content_key: key,
             notes: Vec::new(),
+            job_scripts: None,
             pip_settings: settings::for_jobs(&self.settings),
             framework: Framework::default(),
             launcher: Launcher::default(),
@@ -304,6 +328,9 @@ impl Environments {
         }
     }
 }
+
+/// Folder with the scripts of the users' interpreters, beside the environments.
+const SCRIPTS: &str = "scripts";
 
 /// What to build.
 enum Plan<'a> {
@@ -331,6 +358,7 @@ async fn sweep(root: PathBuf, current: String) {
             let directory = entry.path();
             let is_leftover = entry.file_type().is_ok_and(|kind| kind.is_dir())
                 && entry.file_name() != current.as_str()
+                && entry.file_name() != SCRIPTS
                 && !Marker::is_in(&directory);
             if !is_leftover {
                 continue;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Lock, LockReport};
+use crate::workload::Network;
 
 /// Names under `/proc/self/ns` and their locks.
 const NAMESPACES: [(&str, Lock); 7] = [
@@ -26,11 +27,20 @@ pub(crate) fn own() -> BTreeMap<String, String> {
         .collect()
 }
 
+/// A report for each namespace of a job that this process supervises.
+pub(crate) fn of_job(network: &Network, job: &BTreeMap<String, String>) -> Vec<LockReport> {
+    let mut reports = compare(&own(), job);
+    if matches!(network, Network::Peers { .. }) {
+        // This process has left the host's network itself.
+        let shared = LockReport::held(Lock::NetworkNamespace, "shared by the hosts of the job");
+        reports.retain(|report| report.lock != shared.lock);
+        reports.push(shared);
+    }
+    reports
+}
+
 /// A report for each namespace: whether the job's is another one than the supervisor's.
-pub(crate) fn compare(
-    supervisor: &BTreeMap<String, String>,
-    job: &BTreeMap<String, String>,
-) -> Vec<LockReport> {
+fn compare(supervisor: &BTreeMap<String, String>, job: &BTreeMap<String, String>) -> Vec<LockReport> {
     NAMESPACES
         .iter()
         .map(|(name, lock)| match (supervisor.get(*name), job.get(*name)) {

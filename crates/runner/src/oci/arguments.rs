@@ -24,7 +24,11 @@ const PROCESSES_LIMIT: u64 = 32_768;
 const OUT_OF_MEMORY_SCORE: &str = "500";
 
 /// Refuses what cannot be said to an engine. The error is a sentence for the user.
-pub(super) fn check(spec: &WorkloadSpec, workload_directory: &Path) -> Result<(), String> {
+pub(super) fn check(
+    spec: &WorkloadSpec,
+    container: &Container,
+    workload_directory: &Path,
+) -> Result<(), String> {
     for (name, value) in &spec.environment {
         let is_plain =
             |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.' || byte == b'-';
@@ -40,6 +44,16 @@ pub(super) fn check(spec: &WorkloadSpec, workload_directory: &Path) -> Result<()
             ));
         }
     }
+    if matches!(spec.network, Network::Peers { .. }) && !can_share_network(container) {
+        return Err(
+            "Containers of several hosts can be cut off from the network together with Podman, by a server that runs as root: use \
+             that, or turn network isolation off."
+                .to_owned(),
+        );
+    }
+    if container.door.is_some() && spec.network != Network::None {
+        return Err("A container with a door must have a network of its own.".to_owned());
+    }
     let mounted = spec.mounts.iter().flat_map(|mount| [mount.source.as_path(), mount.target.as_path()]);
     for path in mounted.chain([workload_directory]) {
         let is_plain = path.to_str().is_some_and(|text| !text.contains([',', '"', '\n', '\r']));
@@ -50,6 +64,11 @@ pub(super) fn check(spec: &WorkloadSpec, workload_directory: &Path) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Whether a container can be put into a network that this process holds.
+fn can_share_network(container: &Container) -> bool {
+    container.engine.kind == EngineKind::Podman && rustix::process::geteuid().is_root()
 }
 
 /// Writes what the engine is to be told into the workload's directory, for its owner only.
@@ -102,7 +121,9 @@ fn create(
     spec.hosts.iter().for_each(|(name, address)| list.add("--add-host", format!("{name}:{address}")));
     match spec.network {
         Network::Host => list.add("--network", "host"),
-        Network::None => list.add("--network", "none"),
+        Network::None => list.add("--network", container.network.as_deref().unwrap_or("none")),
+        // The engine is started from the network of the peers, and takes it for the host's.
+        Network::Peers { .. } => list.add("--network", "host"),
     }
     list.0.push("--no-healthcheck".into());
     if container.engine.kind == EngineKind::Podman {
@@ -227,6 +248,8 @@ mod tests {
             entrypoint: None,
             has_own_user: false,
             limits: Limits::default(),
+            network: None,
+            door: None,
         }
     }
 
@@ -313,9 +336,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_said_is_refused_by_name() {
-        let container = container(EngineKind::Podman);
+        let (container, docker) = (container(EngineKind::Podman), container(EngineKind::Docker));
         let plain = spec(&container);
-        let check = |spec: &WorkloadSpec| check(spec, Path::new("/data/workloads/job-1"));
+        let directory = Path::new("/data/workloads/job-1");
+        let shared =
+            WorkloadSpec { network: Network::Peers { place: "/data/network".into() }, ..plain.clone() };
+        assert!(check(&shared, &docker, directory).unwrap_err().contains("with Podman"));
+        let check = |spec: &WorkloadSpec| check(spec, &container, directory);
         assert_eq!(check(&plain), Ok(()));
         let with = |name: &str, value: &str| {
             let mut spec = plain.clone();

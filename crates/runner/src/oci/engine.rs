@@ -153,18 +153,14 @@ fn wait_within(command: &mut Command, limit: Duration) -> io::Result<ExitStatus>
     let mut child = command.spawn()?;
     let handle: OwnedFd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
     let timeout = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
-    loop {
-        match poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => {
-                child.kill()?;
-                child.wait()?;
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            Ok(_) => return child.wait(),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+    let ended =
+        rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout)))?;
+    if ended == 0 {
+        child.kill()?;
+        child.wait()?;
+        return Err(io::ErrorKind::TimedOut.into());
     }
+    child.wait()
 }
 
 #[cfg(test)]

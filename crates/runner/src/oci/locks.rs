@@ -29,7 +29,7 @@ pub(super) fn of(spec: &WorkloadSpec, container: &Container, limits: &EffectiveL
         | Lock::IpcNamespace
         | Lock::UtsNamespace
         | Lock::NoNewPrivileges => LockReport::held(lock, asked()),
-        Lock::NetworkNamespace if spec.network == Network::None => LockReport::held(lock, asked()),
+        Lock::NetworkNamespace if spec.network != Network::Host => LockReport::held(lock, asked()),
         Lock::NetworkNamespace => LockReport::missing(lock, "the job may use the network"),
         Lock::UserNamespace if !server_is_root && container.engine.kind == EngineKind::Podman => {
             LockReport::held(lock, asked())

@@ -4,6 +4,7 @@
 //! [`warden`]: a process between supervisor and engine that stands where the sandbox's first process stands otherwise.
 
 mod arguments;
+mod door;
 mod engine;
 mod files;
 mod image;
@@ -19,6 +20,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+pub use door::{Door, SOCKETS_AT_ONCE, SUBCOMMAND as DOOR_SUBCOMMAND, WayOut, open_door};
 pub use engine::{Engine, EngineError, EngineKind};
 pub use image::{ImageDetails, ImageError, PullPolicy};
 pub use probe::{EngineReport, EngineState, probe};
@@ -49,6 +51,12 @@ pub struct Container {
     pub has_own_user: bool,
     /// What it may use of the machine.
     pub limits: Limits,
+    /// A network of the engine that it joins in place of having nothing but loopback ([`crate::Network::None`]).
+    #[serde(default)]
+    pub network: Option<String>,
+    /// The server's way into its own network; never with that of the host.
+    #[serde(default)]
+    pub door: Option<Door>,
 }
 
 /// What a container may use of the machine; `None` sets no limit.
@@ -107,7 +115,7 @@ pub(crate) fn prepare(
     limits: &EffectiveLimits,
     own_program: &Path,
 ) -> Result<Launch, String> {
-    arguments::check(spec, workload_directory)?;
+    arguments::check(spec, container, workload_directory)?;
     let locks = locks::of(spec, container, limits);
     if let Some(text) = unmet(&spec.required_locks, &locks) {
         return Err(text);

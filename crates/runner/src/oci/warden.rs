@@ -8,12 +8,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::{ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::state::{State, exit_of};
-use super::{Container, arguments, container_name, container_of, removal};
+use super::{Container, arguments, container_name, container_of, door, removal};
 use crate::exec_as::InitMessage;
 use crate::supervisor::directory::WorkloadDirectory;
 use crate::workload::{Exit, WorkloadSpec};
@@ -65,6 +65,8 @@ enum Event {
     Signal(&'static str),
     /// The supervisor is gone.
     Orphaned,
+    /// The door has closed, for this reason, and nobody can reach the container any more.
+    DoorClosed(String),
     /// The engine's process that follows the container has ended.
     Followed(io::Result<ExitStatus>),
 }
@@ -101,6 +103,8 @@ impl Warden<'_> {
             events: &events,
             sender: &sender,
             is_running: false,
+            door: None,
+            failure: None,
         };
         watched.until_the_end()
     }
@@ -123,6 +127,10 @@ struct Watched<'a> {
     sender: &'a Sender<Event>,
     /// Whether the supervisor was told that it runs.
     is_running: bool,
+    /// What the door listens to: it closes when this does.
+    door: Option<ChildStdin>,
+    /// Why the container is ended from here, if it is.
+    failure: Option<String>,
 }
 
 impl Watched<'_> {
@@ -141,6 +149,12 @@ impl Watched<'_> {
                     wanted = wanted.filter(|present| *present == "KILL").or(Some(signal));
                     pause = LOOKS.0;
                 }
+                Ok(Event::DoorClosed(text)) => {
+                    // A container that has ended takes its network along.
+                    if State::of(&self.container.engine, self.name).is_ok_and(|state| state.running) {
+                        self.failure.get_or_insert(text);
+                    }
+                }
                 Ok(Event::Followed(status)) => {
                     if self.goes_on() {
                         continue;
@@ -154,6 +168,9 @@ impl Watched<'_> {
             }
             if !self.is_running {
                 self.look();
+            }
+            if self.failure.is_some() {
+                wanted = Some("KILL");
             }
             if let (Some(signal), true) = (wanted, self.is_running)
                 && self.signal(signal)
@@ -170,10 +187,34 @@ impl Watched<'_> {
             && state.running
             && state.pid > 0
         {
+            if self.container.door.is_some()
+                && let Err(error) = self.open_door(state.pid)
+            {
+                self.failure = Some(format!("The door of the container cannot be opened: {error}."));
+            }
             say(self.warden.channel, &InitMessage::Pid(state.pid));
             say(self.warden.channel, &InitMessage::Running);
             self.is_running = true;
         }
+    }
+
+    /// Starts the process that lets the server into the container's network.
+    fn open_door(&mut self, pid: u32) -> io::Result<()> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(door::SUBCOMMAND).arg(self.warden.directory.path()).arg(pid.to_string());
+        let mut child = command.env_clear().stdin(Stdio::piped()).spawn()?;
+        self.door = child.stdin.take();
+        let sender = self.sender.clone();
+        let watched = spawn("door", move || {
+            let ended = match child.wait() {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            };
+            // Nobody listening means that this process is about to end.
+            let _ =
+                sender.send(Event::DoorClosed(format!("The door of the container has closed ({ended}).")));
+        });
+        watched.map_err(io::Error::other)
     }
 
     /// Whether the signal has reached the program, or need not any more.
@@ -196,6 +237,10 @@ impl Watched<'_> {
     }
 
     fn report(mut self, followed: io::Result<ExitStatus>) -> Result<Exit, String> {
+        drop(self.door.take());
+        if let Some(failure) = self.failure.take() {
+            return Err(self.warden.given_up(failure));
+        }
         let engine = self.container.engine.kind.as_str();
         let state = State::of(&self.container.engine, self.name);
         if state.as_ref().is_ok_and(|state| !state.has_started()) {

@@ -60,7 +60,7 @@ impl Arguments {
     }
 
     /// The namespaces and the privileges of the first process.
-    pub fn namespaces(&mut self, identity: Identity, network: Network) {
+    pub fn namespaces(&mut self, identity: Identity, network: &Network) {
         self.add(&["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]);
         self.add(&["--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]);
         match identity {
@@ -68,7 +68,8 @@ impl Arguments {
             Identity::Other { .. } => self.add(&["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]),
             Identity::Own { .. } => self.add(&["--unshare-user"]),
         }
-        if network == Network::None {
+        // The network of peers is the supervisor's, which is inherited.
+        if *network == Network::None {
             self.add(&["--unshare-net"]);
         }
     }

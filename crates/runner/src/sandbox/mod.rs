@@ -5,6 +5,7 @@ mod locks_probe;
 mod ownership;
 mod probe;
 mod processes;
+mod strays;
 mod system_files;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use rustix::pipe::PipeFlags;
 pub use locks_probe::probe_locks;
 pub(crate) use ownership::give;
 pub use probe::{SandboxReport, SandboxState, probe};
+pub(crate) use strays::end as end_strays;
 
 use crate::cgroup::ControlGroup;
 use crate::exec_as::{self, InitOptions};
@@ -112,7 +114,12 @@ pub(crate) fn prepare(
                 awaits_task: assignment.awaits_task,
                 ..init_options(spec, identity, limits, group)
             };
-            confined(spec, settings, options, limits, identity, &init)
+            let mut launch = confined(spec, settings, options, limits, identity, &init)?;
+            let text = |error: io::Error| format!("The sandbox's lock cannot be taken: {error}.");
+            let lock = strays::mark(&mut launch.command, workload_directory).map_err(text)?;
+            rustix::io::fcntl_setfd(&lock, FdFlags::empty()).map_err(|error| text(error.into()))?;
+            launch.inherited.push(lock);
+            Ok(launch)
         }
         Confinement::None => {
             check_unconfined(spec)?;
@@ -247,7 +254,7 @@ fn make_nested_target(outer: &Mount, inner: &Mount) -> rustix::io::Result<()> {
 
 /// What only a sandbox can give must not be silently missing.
 fn check_unconfined(spec: &WorkloadSpec) -> Result<(), String> {
-    if spec.network == Network::None {
+    if spec.network != Network::Host {
         return Err("A job cannot be cut off from the network without a sandbox: install bubblewrap, or \
                     allow the network."
             .to_owned());
@@ -276,7 +283,7 @@ fn confined(
     let (pid_reader, pid_writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| text(e.into()))?;
 
     let mut arguments = arguments::Arguments::new();
-    arguments.namespaces(identity, spec.network);
+    arguments.namespaces(identity, &spec.network);
     arguments.system();
     inherited.extend(arguments.configuration_files());
     for file in system_files::generated(spec, identity) {
@@ -307,7 +314,6 @@ fn confined(
     };
     let mut command = Command::new(&settings.bubblewrap);
     command
-        .env_clear()
         .arg("--args")
         .arg(described.as_raw_fd().to_string())
         .arg("--")

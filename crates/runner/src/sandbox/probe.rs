@@ -57,7 +57,7 @@ pub fn probe(settings: &ExecutorSettings) -> SandboxReport {
     };
     for network in [Network::Host, Network::None] {
         let mut arguments = Arguments::new();
-        arguments.namespaces(Identity::of(settings), network);
+        arguments.namespaces(Identity::of(settings), &network);
         arguments.system();
         arguments.private_directories(PROBE_MEMORY_BYTES);
         let mut list = arguments.into_list();

@@ -9,8 +9,8 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 
-/// Most handles of one message.
-const MOST_HANDLES: usize = 3;
+/// Most handles of one message: three pipes of a session, or the sockets of a door.
+const MOST_HANDLES: usize = 8;
 
 /// Sends all of `bytes`, and copies of `handles` with the first of them.
 pub(crate) fn send(socket: impl AsFd, bytes: &[u8], handles: &[BorrowedFd<'_>]) -> io::Result<()> {

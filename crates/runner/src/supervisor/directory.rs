@@ -1,7 +1,8 @@
 //! A workload's directory: the files through which server and supervisor speak, and the lock that tells who
 //! lives.
 //!
-//! `workload.json` what to run, `task.json` the rest of it where it is told later; `lock` held by the supervisor for its life; `attempt.json` that an attempt
+//! `workload.json` what to run, `task.json` the rest of it where it is told later; `go` that one that is held may run;
+//! `sandbox` locked while its sandbox is made; `lock` held by the supervisor for its life; `attempt.json` that an attempt
 //! has begun; `running.json` which process it is; `stop` a wish to end; `control` a FIFO that wakes the
 //! supervisor; `containment.json` and `cgroup.json` how the job is kept in; `usage.jsonl` what it uses;
 //! `shells` a socket for [`crate::shell`]; `exit.json` the report, written last.
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::ControlGroup;
+use crate::exec_as::GO;
 use crate::executor::ExecutorSettings;
 use crate::prepared::{TASK, Task};
 use crate::workload::{Containment, ExitReport, WorkloadSpec};
@@ -33,6 +35,9 @@ pub struct Assignment {
     /// What it runs is told later, in `task.json`.
     #[serde(default)]
     pub awaits_task: bool,
+    /// Its program runs only once it is let go, by the file `go`; it ends with the server that holds it.
+    #[serde(default)]
+    pub is_held: bool,
 }
 
 /// Record that an attempt has begun; once it exists, the workload is never started again.
@@ -126,6 +131,16 @@ impl WorkloadDirectory {
     /// What a prepared workload is to run, once it has been told.
     pub fn task(&self) -> io::Result<Option<Task>> {
         self.read_passing("task.json")
+    }
+
+    /// Lets a held workload go. Not made durable: whoever does this has made its decision so.
+    pub fn write_go(&self) -> io::Result<()> {
+        self.replace(Point::WorkloadGo, "go", b"").map(drop)
+    }
+
+    /// Whether a held workload was let go.
+    pub fn has_go(&self) -> io::Result<bool> {
+        self.path.join("go").try_exists()
     }
 
     /// Records the attempt, for all who look from now on; [`WorkloadDirectory::settle_attempt`] makes it durable.
@@ -228,6 +243,11 @@ impl WorkloadDirectory {
     /// Wakes the supervisor of a prepared workload that was given its task; the same holds as for [`Self::poke`].
     pub fn poke_for_task(&self) -> io::Result<()> {
         self.wake(TASK)
+    }
+
+    /// Wakes the supervisor of a held workload that was let go; the same holds as for [`Self::poke`].
+    pub fn poke_for_go(&self) -> io::Result<()> {
+        self.wake(GO)
     }
 
     fn wake(&self, byte: u8) -> io::Result<()> {
@@ -375,7 +395,9 @@ impl ProcessIdentity {
 pub fn has_ended(handle: &std::os::fd::OwnedFd) -> io::Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    Ok(poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&at_once))? > 0)
+    let ready =
+        rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&at_once)))?;
+    Ok(ready > 0)
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

@@ -20,9 +20,10 @@ use rustix::event::Timespec;
 use crate::cgroup::ControlGroup;
 use crate::feed::Feeder;
 use crate::limits::Machine;
+use crate::network;
 use crate::oci;
 use crate::sandbox;
-use crate::workload::{Access, Exit, ExitReport};
+use crate::workload::{Access, Exit, ExitReport, Network};
 use disk::DiskWatch;
 use watchdog::Watchdog;
 
@@ -118,9 +119,8 @@ fn begin(directory: &WorkloadDirectory) -> Result<Option<Begun>, String> {
     Ok(Some((assignment, attempt, lock)))
 }
 
-/// Closes what the starter left open by mistake: the job would inherit it. Called before anything else is
-/// open.
-fn close_inherited_handles() {
+/// Closes what the starter left open: the job would inherit it. Called before anything else is open.
+pub(crate) fn close_inherited_handles() {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
     let numbers: Vec<i32> =
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
@@ -157,6 +157,12 @@ fn run(directory: &WorkloadDirectory, assignment: &Assignment, attempt: Attempt)
         Err(error) => return not_launched(format!("The stop request cannot be read: {error}."), false),
     }
     let spec = &assignment.spec;
+    // Before there is a second thread, which could not come along.
+    if let Network::Peers { place } = &spec.network
+        && let Err(text) = network::join(place)
+    {
+        return not_launched(text, false);
+    }
     let feeders: Result<Vec<Feeder>, String> = spec.feeds.iter().map(Feeder::prepare).collect();
     let feeders = match feeders {
         Ok(feeders) => feeders,

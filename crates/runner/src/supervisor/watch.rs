@@ -1,6 +1,8 @@
 //! Watches one running job: passes its output on, carries out stops and time limits, and finds out how it
 //! ended.
 
+mod end;
+mod hold;
 mod shells;
 mod task;
 
@@ -8,13 +10,15 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use self::end::descendants_usage;
+use self::hold::Hold;
 use self::task::Waiting;
 use super::directory::{
     Assignment, Attempt, EndRequest, ProcessIdentity, Running, WorkloadDirectory, now_ms,
@@ -34,8 +38,6 @@ use crate::workload::{Containment, Exit, ExitReport, WorkloadSpec};
 
 /// How much of the job's output is taken at once; also the size asked for its pipe.
 const OUTPUT_CHUNK_BYTES: usize = 1024 * 1024;
-/// How much of what the sandbox says before the job runs is kept for the failure text.
-const LAUNCH_TEXT_BYTES: usize = 4096;
 /// How long the first process in the sandbox has to carry out a kill before it is killed itself.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -72,6 +74,8 @@ pub(super) struct Watch<'a> {
     launched_at: Option<Instant>,
     /// Of a prepared workload, as long as it has no task.
     waiting: Option<Waiting>,
+    /// Of a held workload, as long as its program does not run.
+    hold: Option<Hold>,
     time_limit: Option<Duration>,
     stop_grace: Duration,
     launch_error: Option<String>,
@@ -103,6 +107,7 @@ enum Source {
     Output,
     Feeds,
     Shells,
+    Holder,
 }
 
 impl<'a> Watch<'a> {
@@ -168,6 +173,8 @@ impl<'a> Watch<'a> {
             waiting: assignment
                 .awaits_task
                 .then(|| Waiting { since: None, has_task: matches!(directory.task(), Ok(Some(_))) }),
+            // The same holds for the word to go.
+            hold: assignment.is_held.then(|| Hold::new(matches!(directory.has_go(), Ok(true)))),
             time_limit: spec.time_limit_seconds.map(Duration::from_secs),
             stop_grace: Duration::from_secs(spec.stop_grace_seconds),
             launch_error: None,
@@ -272,7 +279,7 @@ impl<'a> Watch<'a> {
             Some(job) => self.group.add(job.pid).map_err(|error| error.to_string()),
             None => Err("the sandbox did not tell its pid".to_owned()),
         };
-        let mut locks = namespaces::compare(&namespaces::own(), &readiness.namespaces);
+        let mut locks = namespaces::of_job(&self.spec.network, &readiness.namespaces);
         locks.extend(readiness.locks);
         locks.extend(self.group.locks().iter().map(|report| match &joined {
             Err(why) if report.held => {
@@ -292,8 +299,7 @@ impl<'a> Watch<'a> {
             self.attempt.started_at_ms = now_ms();
             // Before the job can do anything that lets others look for it.
             self.record_running();
-            // If it is gone, its end says so.
-            let _ = self.init.write_all(&[GO]);
+            self.go_unless_held();
         }
     }
 
@@ -317,6 +323,12 @@ impl<'a> Watch<'a> {
             if let Some((pipe, _)) = &self.pid_announcement {
                 polled.push(PollFd::new(pipe, PollFlags::IN));
                 sources.push(Source::PidAnnouncement);
+            }
+            if let Some(hold) = &self.hold
+                && let Some(holder) = hold.holder()
+            {
+                polled.push(PollFd::from_borrowed_fd(holder, PollFlags::IN));
+                sources.push(Source::Holder);
             }
             // Output before the word that the job runs may be the sandbox's own complaint: it stays in the
             // pipe till then.
@@ -351,6 +363,7 @@ impl<'a> Watch<'a> {
                 Source::Output => drop(self.read_output_once()),
                 Source::Feeds => self.read_feeds(),
                 Source::Shells => self.pass_shell_on(),
+                Source::Holder => self.holder_is_gone(),
             }
         }
         ready.contains(&Source::Child)
@@ -362,7 +375,10 @@ impl<'a> Watch<'a> {
             if bytes[..count].contains(&TASK) {
                 self.begin_task();
             }
-            if bytes[..count].iter().all(|byte| *byte == TASK) {
+            if bytes[..count].contains(&GO) {
+                self.end_hold();
+            }
+            if bytes[..count].iter().all(|byte| [TASK, GO].contains(byte)) {
                 continue;
             }
             self.stop_requested = true;
@@ -538,59 +554,4 @@ impl<'a> Watch<'a> {
         // If it is gone, the end that is asked for has come.
         let _ = self.init.write_all(&[request.control_byte()]);
     }
-
-    fn exit(&mut self, sandbox_status: Option<ExitStatus>) -> Exit {
-        use std::os::unix::process::ExitStatusExt;
-        let ended_unasked = self.job_exit.is_none() || !self.stop_requested;
-        if self.launch_error.is_some() || (self.launched_at.is_none() && ended_unasked) {
-            return Exit::LaunchFailed(self.launch_failure(sandbox_status));
-        }
-        if let Some(text) = self.feed_error.take() {
-            return Exit::InputFailed(text);
-        }
-        if self.time_is_up {
-            return Exit::TimeLimit;
-        }
-        if let Some(exit) = self.job_exit.take() {
-            return exit;
-        }
-        // The first process was killed before it could say more (out of memory, say); the sandbox passes it
-        // on.
-        match sandbox_status.map(|status| (status.code(), status.signal())) {
-            Some((Some(code), _)) if code > 128 => Exit::Signal(code - 128),
-            Some((Some(code), _)) => Exit::Code(code),
-            Some((None, Some(signal))) => Exit::Signal(signal),
-            _ => Exit::Signal(Signal::KILL.as_raw()),
-        }
-    }
-
-    fn launch_failure(&mut self, sandbox_status: Option<ExitStatus>) -> String {
-        let said = self.launch_error.take();
-        let mut complaint = Vec::new();
-        if let Some(output) = self.output.take() {
-            // Ends with an error when the pipe is empty but still open; what was read until then is kept.
-            let _ = output.take(LAUNCH_TEXT_BYTES as u64).read_to_end(&mut complaint);
-        }
-        let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
-        if let Some(text) = said {
-            return if complaint.is_empty() { text } else { format!("{text} ({complaint})") };
-        }
-        let ended = sandbox_status.map_or_else(|| "it ended".to_owned(), |status| status.to_string());
-        if complaint.is_empty() {
-            format!("The sandbox could not be set up ({ended}).")
-        } else {
-            format!("The sandbox could not be set up ({ended}): {complaint}")
-        }
-    }
-}
-
-/// Largest resident memory of any ended process below this one, and the CPU time of all of them.
-fn descendants_usage() -> (Option<u64>, Option<f64>) {
-    let Ok(usage) = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN) else {
-        return (None, None);
-    };
-    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    // Linux counts resident memory in KiB here.
-    let peak_memory_bytes = u64::try_from(usage.max_rss()).ok().map(|kib| kib * 1024);
-    (peak_memory_bytes, Some(seconds(usage.user_time()) + seconds(usage.system_time())))
 }

@@ -114,6 +114,11 @@ impl Bench {
         rustix::process::Pid::from_raw(attempt["supervisor_pid"].as_i64().unwrap() as i32).unwrap()
     }
 
+    /// Whether the job's first process is not there yet.
+    pub fn is_starting(&self, id: &str) -> bool {
+        matches!(self.executor.observe(id).unwrap(), Observation::Running { pid: None, .. })
+    }
+
     /// The host pid of the first process in the job's sandbox.
     pub fn job_pid(&self, id: &str) -> u32 {
         // The supervisor learns the pid a moment after the job's first output.
@@ -189,4 +194,21 @@ pub fn processes_with(marker: &str) -> Vec<String> {
             String::from_utf8_lossy(&command).contains(marker)
         })
         .collect()
+}
+
+/// Returns once a process has the marker on its command line, which is empty for a moment while it becomes another program.
+pub fn until_a_process_has(marker: &str) {
+    while processes_with(marker).is_empty() {}
+}
+
+/// Processes whose environment says that they make a sandbox for a workload below `root`.
+pub fn making_sandboxes_below(root: &Path) -> Vec<String> {
+    let mark = format!("MODELYARD_WORKLOAD={}/", root.display());
+    let entries =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let of_root = |pid: &String| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environment).split('\0').any(|variable| variable.starts_with(&mark))
+    };
+    entries.filter(of_root).collect()
 }

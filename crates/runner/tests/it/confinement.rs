@@ -7,7 +7,10 @@ use std::path::Path;
 use runner::sandbox::{SandboxState, probe};
 use runner::{Access, Executor, ExecutorSettings, Exit, Mount, Network};
 
-use crate::bench::{Bench, SUPERVISOR_VARIABLE, is_root, processes_with, supervisor_program, unique_sleep};
+use crate::bench::{
+    Bench, SUPERVISOR_VARIABLE, is_root, processes_with, supervisor_program, unique_sleep,
+    until_a_process_has,
+};
 
 /// The user that stands for an ordinary one when the tests run as root.
 const ORDINARY_UID: u32 = 64_123;
@@ -126,7 +129,7 @@ async fn a_job_sees_neither_the_host_nor_the_server_nor_other_jobs() {
     let other = &unique_sleep();
     bench.executor.start(&bench.spec("other", &format!("echo > ready; exec sleep {other}"))).await.unwrap();
     ready.line().await;
-    assert!(!processes_with(other).is_empty());
+    until_a_process_has(other);
     let root = bench.root().display().to_string();
     let script = format!(
         "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '[s]leep {other}'

@@ -32,6 +32,7 @@ pub fn environment() -> Environment {
         read_only_paths: vec!["/environments/key".into()],
         content_key: "key".into(),
         notes: Vec::new(),
+        job_scripts: None,
         pip_settings: pairs(&[("PIP_INDEX_URL", "https://index/simple")]),
         framework: Framework::Python,
         launcher: Launcher::Script,

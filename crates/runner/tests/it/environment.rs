@@ -10,6 +10,7 @@ use std::time::Duration;
 use runner::catalogue::{Framework, ImageProfile, Launcher, Source};
 use runner::environment::{Environment, EnvironmentError, Environments, Requirements, Tools};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::OnceCell;
 
@@ -270,7 +271,8 @@ fn wait_until_gone(pid: i32) {
     // A pid that cannot be opened is gone already.
     let Ok(handle) = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()) else { return };
     let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
-    let ended = poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&limit)).unwrap();
+    // The end of the test's own children interrupts the wait.
+    let ended = retry_on_intr(|| poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&limit))).unwrap();
     assert_eq!(ended, 1, "process {pid} still runs");
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use runner::{Confinement, Error, Executor, ExecutorSettings, Exit, Network, Observation, ProcessExecutor};
 use rustix::process::Signal;
 
-use crate::bench::{Bench, processes_with, supervisor_program, unique_sleep};
+use crate::bench::{Bench, processes_with, supervisor_program, unique_sleep, until_a_process_has};
 
 #[tokio::test]
 async fn exit_codes_and_signals_are_told_apart() {
@@ -174,7 +174,7 @@ async fn a_kill_ends_a_job_that_ignores_everything() {
     let script = format!("trap '' TERM INT HUP; echo > ready; exec sleep {marker}");
     bench.executor.start(&bench.spec("a", &script)).await.unwrap();
     ready.line().await;
-    assert!(!processes_with(marker).is_empty());
+    until_a_process_has(marker);
     bench.executor.kill("a").unwrap();
     let report = bench.executor.wait("a").await.unwrap();
     assert_eq!(report.exit, Exit::Signal(Signal::KILL.as_raw()));

@@ -34,10 +34,16 @@ async fn nothing_is_reached_from_inside() {
     let _abstract_listener =
         UnixListener::bind_addr(&SocketAddr::from_abstract_name(&abstract_name).unwrap()).unwrap();
     let mut tried = BTreeSet::new();
-    for (id, network) in [("isolated", Network::None), ("open", Network::Host)] {
+    let shared = Network::Peers { place: bench.root().join("network") };
+    let networks = [
+        ("isolated", "isolated", Network::None),
+        ("peers", "isolated", shared),
+        ("open", "open", Network::Host),
+    ];
+    for (id, kind, network) in networks {
         let root = bench.root().display().to_string();
         let mut spec = WorkloadSpec {
-            command: ["python3", "/opt/ml/probes.py", id, &root, &port, &abstract_name]
+            command: ["python3", "/opt/ml/probes.py", kind, &root, &port, &abstract_name]
                 .map(str::to_owned)
                 .to_vec(),
             network,

@@ -198,6 +198,51 @@ async fn hosts_reach_each_other_by_name() {
     assert_eq!(bench.messages("algo-1"), ["127.77.7.1 127.77.7.2"]);
 }
 
+#[tokio::test]
+async fn isolated_hosts_meet_in_a_network_that_is_theirs_alone() {
+    let bench = Bench::new();
+    let mut ready = bench.signal("ready");
+    let outside = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let hosts: std::collections::BTreeMap<String, Ipv4Addr> =
+        (1..=2).map(|number| (format!("algo-{number}"), Ipv4Addr::new(127, 78, 7, number))).collect();
+    let host = |id: &str, name: &str, place: &str, script: &str| {
+        let mut spec = bench.spec(id, "");
+        spec.command = ["python3", "-c", script].map(str::to_owned).to_vec();
+        spec.hostname = name.to_owned();
+        spec.hosts = hosts.clone();
+        spec.network = Network::Peers { place: bench.root().join(place) };
+        spec.required_locks = vec![runner::locks::Lock::NetworkNamespace];
+        spec
+    };
+    let listen = "import os, socket\n\
+        server = socket.create_server((socket.gethostname(), 7007))\n\
+        open('ready', 'w').write('ready\\n')\n\
+        print(server.accept()[1][0], sorted(os.listdir('/proc/sys/net/ipv4/conf')))\n";
+    bench.executor.start(&host("first", "algo-1", "network", listen)).await.unwrap();
+    ready.line().await;
+    let reach = |address: &str, port: u16| {
+        format!(
+            "try:\n socket.create_connection(('{address}', {port}), timeout=5, source_address=('algo-2', 0))\n print('reached')\n\
+             except OSError as error:\n print('unreachable')\n"
+        )
+    };
+    let script = |places: [(&str, u16); 3]| {
+        "import socket\n".to_owned() + &places.map(|(address, port)| reach(address, port)).concat()
+    };
+    // Another job is in another network, with the same addresses.
+    let others = script([("algo-1", 7007), ("127.0.0.1", outside), ("169.254.169.254", 80)]);
+    let messages = bench.run_well(&host("stranger", "algo-2", "another", &others)).await;
+    assert_eq!(messages, ["unreachable", "unreachable", "unreachable"]);
+    let peer = script([("127.0.0.1", outside), ("169.254.169.254", 80), ("algo-1", 7007)]);
+    let messages = bench.run_well(&host("second", "algo-2", "network", &peer)).await;
+    assert_eq!(messages, ["unreachable", "unreachable", "reached"]);
+    assert_eq!(bench.executor.wait("first").await.unwrap().exit, Exit::Code(0));
+    assert_eq!(bench.messages("first"), ["127.78.7.2 ['all', 'default', 'lo']"]);
+    // All who were in it are gone, and a host that comes late has one of its own.
+    let late = host("late", "algo-1", "network", "import socket\nsocket.create_server(('algo-1', 7007))\n");
+    bench.run_well(&late).await;
+}
+
 /// What the toolkit makes of the second of two hosts.
 #[rustfmt::skip]
 const SECOND_OF_TWO: &[(&str, &str)] = &[

@@ -10,6 +10,7 @@ mod environment;
 mod executor;
 mod faults;
 mod feed;
+mod held;
 mod hostile;
 mod hosts;
 mod oci;

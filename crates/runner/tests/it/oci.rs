@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use failpoint::Point;
 use runner::limits::Limited;
 use runner::locks::Lock;
-use runner::oci::{self, Container, Engine, EngineKind, EngineState, Limits, PullPolicy};
+use runner::oci::{
+    self, Container, Door, Engine, EngineKind, EngineState, Limits, PullPolicy, SOCKETS_AT_ONCE, WayOut,
+};
 use runner::workload::{Access, Mount};
 use runner::{Confinement, Executor, Exit, Network, Observation, WorkloadSpec};
 use rustix::process::Signal;
@@ -78,6 +80,8 @@ fn spec(bench: &Bench, id: &str, script: &str) -> WorkloadSpec {
         entrypoint: Some(vec!["sh".to_owned(), "-c".to_owned()]),
         has_own_user: false,
         limits: Limits::default(),
+        network: None,
+        door: None,
     };
     WorkloadSpec {
         // The storage is shared, and names of containers with it.
@@ -406,4 +410,84 @@ async fn a_warden_killed_before_its_container_is_made_leaves_none() {
     assert!(matches!(exit, Exit::LaunchFailed(_)) && messages.is_empty(), "{exit:?} {messages:?}");
     assert!(was_hit(orders.path(), Point::ContainerNote));
     assert!(!has_container(&spec.id));
+}
+
+/// Takes sockets from a door, once it is open.
+fn sockets(door: &Path) -> Vec<std::os::fd::OwnedFd> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let Ok(client) = std::os::unix::net::UnixStream::connect(door) else { return Vec::new() };
+    let mut byte = [0];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_AT_ONCE))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let buffers = &mut [std::io::IoSliceMut::new(&mut byte)];
+    recvmsg(&client, buffers, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    let messages = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(handles) => Some(handles),
+        _ => None,
+    });
+    messages.flatten().collect()
+}
+
+/// What a server in the container answers to a request over a socket of its door; `None` while nobody listens.
+fn answer_of(socket: std::os::fd::OwnedFd) -> Option<String> {
+    use std::io::{Read, Write};
+    rustix::io::ioctl_fionbio(&socket, false).unwrap();
+    let address = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 8080);
+    rustix::net::connect(&socket, &address).ok()?;
+    let mut stream = std::net::TcpStream::from(socket);
+    stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    Some(text)
+}
+
+#[tokio::test]
+async fn a_door_leads_into_the_container_and_out_to_the_server() {
+    let bench = Bench::new();
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let inside = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9123);
+    // The door opens a moment after the container starts.
+    let script =
+        "until busybox nc 127.0.0.1 9123 < /page; do sleep 0.1; done; exec busybox httpd -f -p 8080 -h /";
+    let mut spec = spec(&bench, "door", &format!("echo word > /page; {script}"));
+    spec.network = Network::None;
+    let folder = bench.root().join("d".repeat(120));
+    fs::create_dir(&folder).unwrap();
+    let socket = folder.join("door.sock");
+    let way_out = Some(WayOut { inside, server: address });
+    change(&mut spec, |container| {
+        container.door = Some(Door { socket: socket.clone(), way_out });
+    });
+    bench.executor.start(&spec).await.unwrap();
+    let said = tokio::task::spawn_blocking(move || {
+        let (mut client, _) = server.accept().unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut client, &mut text).unwrap();
+        text
+    });
+    assert_eq!(said.await.unwrap(), "word\n");
+    // The path is longer than a socket's address may be.
+    let short = bench.root().join("short");
+    std::os::unix::fs::symlink(&folder, &short).unwrap();
+    let asked = tokio::task::spawn_blocking(move || {
+        loop {
+            let found = sockets(&short.join("door.sock"));
+            assert!(found.is_empty() || found.len() == SOCKETS_AT_ONCE);
+            if let Some(text) = found.into_iter().find_map(answer_of) {
+                return text;
+            }
+            std::thread::yield_now();
+        }
+    });
+    let text = asked.await.unwrap();
+    assert!(text.contains("200 OK") && text.ends_with("word\n"), "{text}");
+    bench.executor.kill(&spec.id).unwrap();
+    bench.executor.wait(&spec.id).await.unwrap();
+    assert!(!has_container(&spec.id));
+    let mut shared = spec.clone();
+    shared.id = unique(&bench, "door-of-the-host");
+    shared.network = Network::Host;
+    let (exit, _) = run(&bench, &shared).await;
+    assert!(matches!(&exit, Exit::LaunchFailed(text) if text.contains("a network of its own")), "{exit:?}");
 }

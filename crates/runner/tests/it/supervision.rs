@@ -1,11 +1,14 @@
 //! Stops, time limits, restarts of the server, deaths of supervisors, and jobs that try to get away.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use runner::{Executor, ExecutorSettings, Exit, Observation, ProcessExecutor, WorkloadSpec};
 use rustix::process::Signal;
 
-use crate::bench::{Bench, processes_with, supervisor_program, unique_sleep};
+use crate::bench::{
+    Bench, making_sandboxes_below, processes_with, supervisor_program, unique_sleep, until_a_process_has,
+};
 
 #[tokio::test]
 async fn a_stop_lets_the_job_end_by_itself() {
@@ -159,6 +162,43 @@ async fn a_job_does_not_outlive_its_supervisor() {
         assert_eq!(report.exit, Exit::SupervisorLost, "{id}");
         assert_eq!(processes_with(&marker), Vec::<String>::new(), "{id}");
         assert_eq!(bench.restarted().wait(id).await.unwrap(), report);
+    }
+}
+
+/// As bubblewrap's process in the new namespaces does, when bubblewrap is killed before it has let that go on.
+#[tokio::test]
+async fn what_waits_for_a_dead_maker_of_the_sandbox_is_ended() {
+    let bench = Bench::new();
+    let marker = unique_sleep();
+    let mut ready = bench.signal("ready");
+    let program = bench.root().join("waits");
+    let ready_file = bench.ml().join("ready");
+    let script = format!("#!/bin/sh\nexec sh -c 'echo > {}; exec sleep {marker}'\n", ready_file.display());
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let settings = ExecutorSettings { bubblewrap: program, ..ExecutorSettings::default() };
+    let command = vec![supervisor_program(), "supervise".to_owned()];
+    let executor = ProcessExecutor::new(&bench.root().join("workloads"), command, settings).unwrap();
+    executor.start(&bench.spec("stuck", "true")).await.unwrap();
+    ready.line().await;
+    until_a_process_has(&marker);
+    rustix::process::kill_process(bench.supervisor_pid("stuck"), Signal::KILL).unwrap();
+    assert_eq!(executor.wait("stuck").await.unwrap().exit, Exit::SupervisorLost);
+    assert_eq!(processes_with(&marker), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_supervisor_killed_while_its_sandbox_is_made_leaves_nothing() {
+    let bench = Bench::new();
+    for round in 0..20 {
+        let id = format!("killed-{round}");
+        bench.executor.start(&bench.spec(&id, "exec sleep 1000")).await.unwrap();
+        // bubblewrap and, from the moment at which it may be too early for both, the process that waits for it.
+        let enough = 1 + round % 2;
+        while making_sandboxes_below(bench.root()).len() < enough && bench.is_starting(&id) {}
+        rustix::process::kill_process(bench.supervisor_pid(&id), Signal::KILL).unwrap();
+        assert_eq!(bench.executor.wait(&id).await.unwrap().exit, Exit::SupervisorLost, "{id}");
+        assert_eq!(making_sandboxes_below(bench.root()), Vec::<String>::new(), "{id}");
     }
 }
 

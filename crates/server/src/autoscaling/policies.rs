@@ -8,11 +8,17 @@ use api::application_autoscaling::{
 use serde_json::{Value, json};
 use store::resources::{ListQuery, Resource, SortBy};
 
+use super::policy::{self, Tracking};
 use super::targets::TARGET;
 use super::{Target, check_namespace, paged};
+use crate::endpoints::scaled::Scaled;
 use crate::{Cx, Error, Registry, Result};
 
-const POLICY: &str = "scaling-policy";
+/// Kind of the record of a policy.
+pub const POLICY: &str = "scaling-policy";
+
+/// Most of a target, as in the service.
+const MOST_OF_A_TARGET: usize = 50;
 
 /// Registers the operations.
 pub fn routes(registry: &mut Registry) {
@@ -40,8 +46,19 @@ async fn put_scaling_policy(cx: Cx, input: PutScalingPolicyInput) -> Result<PutS
             return Err(Error::Validation(format!("{configuration} {what} PolicyType {kind}.")));
         }
     }
+    let configuration = &cx.input[needed];
+    match kind.as_str() {
+        "StepScaling" => policy::read_steps(configuration).map(drop),
+        _ => Tracking::read(configuration, &cx.caller.account).and_then(|tracking| {
+            let scaled = cx.input["ScalableDimension"].as_str().and_then(Scaled::of_dimension);
+            // A dimension that is none is refused as a target that there is not.
+            scaled.map_or(Ok(()), |scaled| tracking.check(scaled))
+        }),
+    }
+    .map_err(Error::Validation)?;
     let dimension = input.scalable_dimension.to_string();
     let target = Target { resource_id: &input.resource_id, dimension: &dimension };
+    let target_name = target.name();
     let target_key = crate::sagemaker::record_key(&cx, TARGET, &target.name());
     let key = crate::sagemaker::record_key(&cx, POLICY, &format!("{}|{}", target.name(), input.policy_name));
     let now_ms = cx.state.clock.now_ms();
@@ -57,11 +74,19 @@ async fn put_scaling_policy(cx: Cx, input: PutScalingPolicyInput) -> Result<PutS
     );
     let stored = cx.state.database.write(move |session| {
         session.resource(&target_key)?;
+        let has = session.find_resource(&key)?.is_some();
+        if !has && of_target(session, &key.account, &key.region, &target_name)?.len() >= MOST_OF_A_TARGET {
+            return Err(store::Error::Invalid(format!(
+                "A scalable target can have at most {MOST_OF_A_TARGET} scaling policies; delete some first."
+            )));
+        }
         if session.find_resource(&key)?.is_some() {
-            return session.update_resource(&key, now_ms, |resource| {
+            let changed = session.update_resource(&key, now_ms, |resource| {
                 resource.spec = spec;
                 Ok(())
-            });
+            })?;
+            session.append_event(&key, "Stored", &changed.spec, now_ms)?;
+            return Ok(changed);
         }
         let resource = Resource {
             key: key.clone(),
@@ -81,6 +106,8 @@ async fn put_scaling_policy(cx: Cx, input: PutScalingPolicyInput) -> Result<PutS
         store::Error::Missing { .. } => Error::not_found("scalable target", input.resource_id.as_str()),
         other => other.into(),
     })?;
+    cx.state.scaling.changed();
+    // Nothing stands between a policy and its metric here.
     let alarms: Vec<Alarm> = Vec::new();
     Ok(PutScalingPolicyOutput { policy_arn: Some(stored.arn), alarms: Some(alarms) })
 }
@@ -133,22 +160,41 @@ async fn delete_scaling_policy(cx: Cx, input: DeleteScalingPolicyInput) -> Resul
         store::Error::Missing { .. } => Error::not_found("scaling policy", input.policy_name.as_str()),
         other => other.into(),
     })?;
+    cx.state.scaling.changed();
     Ok(DeleteScalingPolicyOutput::default())
 }
 
+/// The policies of a target, by name.
+///
+/// # Errors
+/// When the database fails.
+pub fn of_target(
+    session: &store::Session<'_>,
+    account: &str,
+    region: &str,
+    target: &str,
+) -> store::Result<Vec<Resource>> {
+    let query = ListQuery {
+        name_prefix: Some(format!("{target}|")),
+        sort_by: SortBy::Name,
+        limit: usize::MAX,
+        ..Default::default()
+    };
+    Ok(session.list_resources(account, region, POLICY, &query)?.resources)
+}
+
 /// Deletes the policies of a target.
+///
+/// # Errors
+/// When the database fails.
 pub fn delete_all(
     session: &store::Session<'_>,
     account: &str,
     region: &str,
     target: &str,
 ) -> store::Result<()> {
-    let prefix = format!("{target}|");
-    let query = ListQuery { sort_by: SortBy::Name, limit: usize::MAX, ..Default::default() };
-    for policy in session.list_resources(account, region, POLICY, &query)?.resources {
-        if policy.key.name.starts_with(&prefix) {
-            session.delete_resource(&policy.key)?;
-        }
+    for policy in of_target(session, account, region, target)? {
+        session.delete_resource(&policy.key)?;
     }
     Ok(())
 }

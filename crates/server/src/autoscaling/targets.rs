@@ -6,13 +6,30 @@ use api::application_autoscaling::{
     RegisterScalableTarget, RegisterScalableTargetInput, RegisterScalableTargetOutput, ScalableTarget,
 };
 use serde_json::{Value, json};
-use store::resources::{ListQuery, Resource, SortBy};
+use store::Session;
+use store::resources::{ListQuery, Resource, ResourceKey, SortBy};
 
 use super::{Target, check_namespace, paged};
+use crate::endpoints::scaled::Scaled;
 use crate::{Cx, Error, Registry, Result};
 
 /// Kind of the record of a target.
 pub const TARGET: &str = "scalable-target";
+
+/// Member of its document: whether the capacity has still to follow bounds that were set.
+pub const BOUNDS_CHANGED: &str = "BoundsChanged";
+
+/// Whether policies may scale an inference component.
+///
+/// # Errors
+/// When the database fails.
+pub fn is_scaled(session: &Session<'_>, component: &ResourceKey) -> store::Result<bool> {
+    let resource_id = format!("inference-component/{}", component.name);
+    let target = Target { resource_id: &resource_id, dimension: Scaled::Copies.dimension() };
+    let key = ResourceKey { kind: TARGET.into(), name: target.name(), ..component.clone() };
+    let stored = session.find_resource(&key)?;
+    Ok(stored.is_some_and(|stored| stored.spec["MaxCapacity"].as_u64().is_some_and(|most| most > 0)))
+}
 
 /// Registers the operations.
 pub fn routes(registry: &mut Registry) {
@@ -28,11 +45,13 @@ async fn register_scalable_target(
     let dimension = input.scalable_dimension.to_string();
     let target = Target { resource_id: &input.resource_id, dimension: &dimension };
     target.check(&cx, &cx.input).await?;
-    if input.tags.is_some() {
-        return Err(Error::field("Tags"));
-    }
+    let tags: Vec<(String, String)> = input.tags.unwrap_or_default().into_iter().collect();
+    crate::tags::check(&tags)?;
     let key = crate::sagemaker::record_key(&cx, TARGET, &target.name());
-    let (spec, now_ms) = ((*cx.input).clone(), cx.state.clock.now_ms());
+    let (mut spec, now_ms) = ((*cx.input).clone(), cx.state.clock.now_ms());
+    if let Some(members) = spec.as_object_mut() {
+        members.shift_remove("Tags");
+    }
     let id = uuid::Uuid::new_v4().simple().to_string();
     let arn = format!(
         "arn:aws:application-autoscaling:{}:{}:scalable-target/{id}",
@@ -40,11 +59,19 @@ async fn register_scalable_target(
     );
     let stored = cx.state.database.write(move |session| {
         if session.find_resource(&key)?.is_some() {
-            return session.update_resource(&key, now_ms, |resource| {
+            if !tags.is_empty() {
+                return Err(store::Error::Invalid(
+                    "Tags can be given only when a scalable target is registered for the first time; use TagResource.".into(),
+                ));
+            }
+            let changed = session.update_resource(&key, now_ms, |resource| {
                 // What the request leaves out keeps its value.
                 merge(&mut resource.spec, &spec);
+                resource.document[BOUNDS_CHANGED] = true.into();
                 check_range(&resource.spec)
-            });
+            })?;
+            session.append_event(&key, "Registered", &changed.spec, now_ms)?;
+            return Ok(changed);
         }
         check_range(&spec)?;
         let resource = Resource {
@@ -52,25 +79,40 @@ async fn register_scalable_target(
             arn,
             status: "Registered".into(),
             spec,
-            document: json!({}),
+            document: json!({BOUNDS_CHANGED: true}),
             generation: 1,
             created_at: now_ms,
             modified_at: now_ms,
         };
         session.insert_resource(&resource)?;
+        session.put_tags(&resource.arn, &tags)?;
         session.append_event(&key, "Registered", &resource.spec, now_ms)?;
         Ok(resource)
     });
-    Ok(RegisterScalableTargetOutput { scalable_target_arn: Some(stored.await?.arn) })
+    let stored = stored.await?;
+    cx.state.scaling.changed();
+    Ok(RegisterScalableTargetOutput { scalable_target_arn: Some(stored.arn) })
 }
 
-fn merge(stored: &mut Value, given: &Value) {
+/// Lays what is given over what is stored, member by member.
+pub fn merge(stored: &mut Value, given: &Value) {
     if let (Value::Object(stored), Value::Object(given)) = (stored, given) {
-        stored.extend(given.clone());
+        for (name, value) in given {
+            match stored.get_mut(name) {
+                Some(inner) if inner.is_object() && value.is_object() => merge(inner, value),
+                _ => {
+                    stored.insert(name.clone(), value.clone());
+                }
+            }
+        }
     }
 }
 
-fn check_range(spec: &Value) -> store::Result<()> {
+/// Refuses bounds that are none.
+///
+/// # Errors
+/// [`store::Error::Invalid`].
+pub fn check_range(spec: &Value) -> store::Result<()> {
     match (spec["MinCapacity"].as_i64(), spec["MaxCapacity"].as_i64()) {
         (Some(min), Some(max)) if min > max => Err(store::Error::Invalid(
             "Maximum capacity cannot be less than minimum capacity: MinCapacity, MaxCapacity.".into(),
@@ -133,16 +175,27 @@ async fn deregister_scalable_target(
     let target = Target { resource_id: &input.resource_id, dimension: &dimension };
     let key = crate::sagemaker::record_key(&cx, TARGET, &target.name());
     let (account, region, name) = (cx.caller.account.clone(), cx.caller.region.clone(), target.name());
+    let (resource_id, of_dimension) = (input.resource_id.clone(), dimension.clone());
     let now_ms = cx.state.clock.now_ms();
     let removed = cx.state.database.write(move |session| {
         session.delete_resource(&key)?;
         session.append_event(&key, "Deregistered", &Value::Null, now_ms)?;
-        // The policies of a target go with it.
+        // What belongs to a target goes with it; what was done stays.
+        if let Some(open) = session.open_scaling_activity(&account, &region, &resource_id, &of_dimension)? {
+            session.end_scaling_activity(
+                &open.id,
+                "Unfulfilled",
+                "The scalable target was deregistered before.",
+                now_ms,
+            )?;
+        }
+        super::scheduled_actions::delete_all(session, &key)?;
         super::policies::delete_all(session, &account, &region, &name)
     });
     removed.await.map_err(|error| match error {
         store::Error::Missing { .. } => Error::not_found("scalable target", input.resource_id.as_str()),
         other => other.into(),
     })?;
+    cx.state.scaling.changed();
     Ok(DeregisterScalableTargetOutput::default())
 }

@@ -14,6 +14,9 @@ use super::settings::{CapacitySettings, Mode, Share};
 /// After this long a job that does not fit is not overtaken any more.
 const OVERTAKING_ENDS_AFTER_MS: i64 = 10 * 60 * 1000;
 
+/// The sandbox of a job that waits takes some memory, and each core starts a job in some tens of milliseconds.
+const MOST_PREPARED: usize = 16;
+
 /// What this machine offers to jobs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Machine {
@@ -180,6 +183,11 @@ impl Ledger {
         self.waiting.insert(claim);
     }
 
+    /// Whether a job is in line.
+    pub fn is_waiting(&self, key: &ResourceKey) -> bool {
+        self.waiting.get(key).is_some()
+    }
+
     /// Takes a job out of the line.
     pub fn give_up(&mut self, key: &ResourceKey) {
         self.waiting.remove(key);
@@ -251,6 +259,36 @@ impl Ledger {
             ranks.compare(one, other).then_with(|| age(one).cmp(&age(other)))
         });
         heads
+    }
+
+    /// The jobs that are likely to be served next, at most `count`, and what each of them will be granted. Only those of one host
+    /// and without GPUs: which ones those get is not known before.
+    pub fn next(&self, count: usize) -> Vec<(ResourceKey, Grant)> {
+        let heads = self.order();
+        let mut lines: Vec<_> = heads.iter().map(|head| self.waiting.line_of(head)).collect();
+        let mut next = Vec::new();
+        // In turns: who has got a slot gives way to the others.
+        while next.len() < count && !lines.is_empty() {
+            lines.retain_mut(|line| match line.next() {
+                Some(claim) => {
+                    next.push(claim);
+                    true
+                }
+                None => false,
+            });
+        }
+        next.truncate(count);
+        let is_foreseen = |claim: &&Claim| {
+            claim.hosts.len() == 1 && Self::asked(claim).gpus.min(self.machine.gpus.len()) == 0
+        };
+        let grant =
+            |claim: &Claim| Some((claim.key.clone(), self.grant(claim, Amount::default(), Vec::new())?));
+        next.into_iter().filter(is_foreseen).filter_map(grant).collect()
+    }
+
+    /// How many of the next jobs are worth preparing: as many as may start at once when others end.
+    pub fn most_prepared(&self) -> usize {
+        (self.machine.cpus.ceil() as usize).clamp(1, MOST_PREPARED).min(self.most_jobs.max(1))
     }
 
     fn ranks(&self) -> Ranks {

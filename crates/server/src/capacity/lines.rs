@@ -77,6 +77,11 @@ impl Lines {
         self.lines.values().filter_map(|line| line.values().next())
     }
 
+    /// The jobs of the line that `head` is the first of, in their order.
+    pub fn line_of(&self, head: &Claim) -> impl Iterator<Item = &Claim> {
+        self.lines.get(&Kind::of(head)).into_iter().flat_map(BTreeMap::values)
+    }
+
     /// How many jobs are served before `claim`, where `compare` orders lines by their heads.
     pub fn before(&self, claim: &Claim, compare: impl Fn(&Claim, &Claim) -> Ordering) -> usize {
         let turn = (claim.enqueued_at, claim.key.clone());

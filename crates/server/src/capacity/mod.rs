@@ -3,9 +3,11 @@
 mod instance_types;
 mod ledger;
 mod lines;
+mod next;
 pub mod settings;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use store::Clock;
@@ -15,24 +17,30 @@ use tokio::sync::{Notify, oneshot};
 pub use instance_types::{InstanceTypes, Profile};
 pub use ledger::{Claim, Grant, HostGrant, Machine};
 use ledger::{Decisions, Ledger};
+use next::NextJobs;
+pub use next::Outlook;
 use settings::CapacitySettings;
 
 /// Decides which jobs run. Kept in memory: a restarted server enters the jobs that run and lines the others up again.
 pub struct Capacity {
     clock: Clock,
     instance_types: InstanceTypes,
+    machine_cpus: f64,
+    machine_memory_bytes: u64,
     state: Arc<Mutex<State>>,
 }
 
 struct State {
     ledger: Ledger,
     waiting: HashMap<ResourceKey, oneshot::Sender<Grant>>,
+    next: NextJobs,
     interruptions: HashMap<ResourceKey, Arc<Notify>>,
 }
 
 /// A job's part of the machine; dropping it gives it back.
 pub struct Allocation {
     key: ResourceKey,
+    is_given_back: AtomicBool,
     /// What each host may use.
     pub grant: Grant,
     interruption: Arc<Notify>,
@@ -46,6 +54,17 @@ impl Allocation {
         self.interruption.notified().await;
     }
 
+    /// Gives it back now, once for good.
+    pub fn give_back(&self) {
+        if self.is_given_back.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut state = lock(&self.state);
+        state.ledger.release(&self.key);
+        state.interruptions.remove(&self.key);
+        settle(&mut state, self.clock.now_ms());
+    }
+
     /// Says that the job has ended and keeps its part for another one.
     pub fn rest(&self) {
         lock(&self.state).ledger.rest(&self.key);
@@ -54,10 +73,7 @@ impl Allocation {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        let mut state = lock(&self.state);
-        state.ledger.release(&self.key);
-        state.interruptions.remove(&self.key);
-        settle(&mut state, self.clock.now_ms());
+        self.give_back();
     }
 }
 
@@ -91,9 +107,26 @@ impl Capacity {
             machine.memory_bytes = (gib * f64::from(1u32 << 30)) as u64;
         }
         let instance_types = InstanceTypes::with(settings.instance_types.clone());
+        let (machine_cpus, machine_memory_bytes) = (machine.cpus, machine.memory_bytes);
         let ledger = Ledger::new(machine, settings, most_jobs);
-        let state = State { ledger, waiting: HashMap::new(), interruptions: HashMap::new() };
-        Capacity { clock, instance_types, state: Arc::new(Mutex::new(state)) }
+        let state = State {
+            ledger,
+            waiting: HashMap::new(),
+            next: NextJobs::default(),
+            interruptions: HashMap::new(),
+        };
+        let state = Arc::new(Mutex::new(state));
+        Capacity { clock, instance_types, machine_cpus, machine_memory_bytes, state }
+    }
+
+    /// CPUs that are shared out.
+    pub fn machine_cpus(&self) -> f64 {
+        self.machine_cpus
+    }
+
+    /// Memory that is shared out, in bytes.
+    pub fn machine_memory_bytes(&self) -> u64 {
+        self.machine_memory_bytes
     }
 
     /// What instance types mean here.
@@ -134,6 +167,11 @@ impl Capacity {
         self.allocation(key, grant)
     }
 
+    /// Whether the job, which waits or is about to, will be one of the next, and what it will be granted then.
+    pub fn outlook(&self, key: &ResourceKey) -> Outlook {
+        Outlook::new(key, &self.state)
+    }
+
     /// Enters a job that runs already with what it holds.
     pub fn enter(&self, claim: Claim, grant: Grant) -> Allocation {
         let key = claim.key.clone();
@@ -158,7 +196,14 @@ impl Capacity {
             let mut state = lock(&self.state);
             state.interruptions.entry(key.clone()).or_default().clone()
         };
-        Allocation { key, grant, interruption, state: self.state.clone(), clock: self.clock.clone() }
+        Allocation {
+            key,
+            is_given_back: AtomicBool::new(false),
+            grant,
+            interruption,
+            state: self.state.clone(),
+            clock: self.clock.clone(),
+        }
     }
 
     /// Interrupts a job that runs, as the cloud does with spot capacity; `false` when it does not run.
@@ -204,4 +249,6 @@ fn settle(state: &mut State, now_ms: i64) {
             interruption.notify_one();
         }
     }
+    let State { ledger, next, .. } = state;
+    next.look(ledger);
 }

@@ -7,8 +7,7 @@ use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -72,6 +71,9 @@ impl Client {
         let service = match target.split('.').next() {
             Some("Modelyard") => "modelyard",
             Some("Logs_20140328") => "logs",
+            Some("AWSGlue") => "glue",
+            Some("AnyScaleFrontendService") => "application-autoscaling",
+            Some("GraniteServiceVersion20100801") => "monitoring",
             _ => "sagemaker",
         };
         let body = Bytes::from(input.to_string());
@@ -140,7 +142,8 @@ impl Client {
         };
         let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| failed(&error))?;
         let exchanged = if secure {
-            let connector = tokio_rustls::TlsConnector::from(Arc::new(self.tls()?));
+            let tls = remote::tls::client_config(self.connection.ca_bundle.as_deref()).map_err(unreached)?;
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
             let name = ServerName::try_from(host).map_err(|error| failed(&error))?;
             let stream = connector.connect(name, stream).await.map_err(|error| failed(&error))?;
             exchange(TokioIo::new(stream), request).await
@@ -148,22 +151,6 @@ impl Client {
             exchange(TokioIo::new(stream), request).await
         };
         exchanged.map_err(|error| failed(&error))
-    }
-
-    fn tls(&self) -> Result<rustls::ClientConfig, Failure> {
-        let mut roots = rustls::RootCertStore::empty();
-        let system = Path::new("/etc/ssl/certs/ca-certificates.crt").to_owned();
-        let bundle = self.connection.ca_bundle.clone().unwrap_or(system);
-        let shown = bundle.display().to_string();
-        let named = |error: &dyn std::fmt::Display| unreached(format!("{shown}: {error}"));
-        for certificate in CertificateDer::pem_file_iter(&bundle).map_err(|error| named(&error))? {
-            roots.add(certificate.map_err(|error| named(&error))?).map_err(|error| named(&error))?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider);
-        let builder =
-            builder.with_safe_default_protocol_versions().map_err(|error| unreached(error.to_string()))?;
-        Ok(builder.with_root_certificates(roots).with_no_client_auth())
     }
 }
 

@@ -66,6 +66,17 @@ fn row(event: &Value) -> String {
         let (time, kind) = (text(&event["time"]), text(&event["detail-type"]));
         return format!("{time}  s3://{bucket}/{key}  {kind}  {}", text(&detail["reason"]));
     }
+    if !detail["ModelPackageArn"].is_null() {
+        let (package, why) = (text(&detail["ModelPackageArn"]), text(&detail["ApprovalDescription"]));
+        let package = package.rsplit_once(":model-package/").map_or(&*package, |(_, name)| name);
+        let status = text(&detail["ModelApprovalStatus"]);
+        return format!("{}  {package}  {status}  {why}", text(&event["time"])).trim_end().to_owned();
+    }
+    if !detail["alarmName"].is_null() {
+        let (name, state) = (text(&detail["alarmName"]), text(&detail["state"]["value"]));
+        let why = text(&detail["state"]["reason"]);
+        return format!("{}  {name}  {state}  {why}", text(&event["time"])).trim_end().to_owned();
+    }
     let (name, status) = (text(&detail["TrainingJobName"]), text(&detail["TrainingJobStatus"]));
     let secondary = text(&detail["SecondaryStatus"]);
     let reason = text(&detail["FailureReason"]);

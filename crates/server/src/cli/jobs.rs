@@ -1,4 +1,4 @@
-//! `modelyard jobs`: training jobs, why they failed, and a look inside.
+//! `modelyard jobs`: training, processing and transform jobs, why they failed, and a look inside.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::job_kind::JobKind;
 use super::output::{self, Format};
 use super::{shell, why};
 
@@ -21,7 +22,7 @@ pub struct Flags {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// List training jobs, newest first (what `modelyard jobs` does by itself)
+    /// List training, processing and transform jobs, newest first (what `modelyard jobs` does by itself)
     List {
         /// Only jobs in this status, for example InProgress or Failed
         #[arg(long)]
@@ -31,16 +32,10 @@ enum Command {
         name: Option<String>,
     },
     /// Show one job: its phases, its results, and, when it failed, the whole failure card
-    Show {
-        /// Name of the job
-        name: String,
-    },
+    Show(Named),
     /// Say why a job failed and what to do about it, or what it waits for or does
-    Why {
-        /// Name of the job
-        name: String,
-    },
-    /// Open a shell in the sandbox of a running job that has RemoteDebugConfig, on the server's machine
+    Why(Named),
+    /// Open a shell in the sandbox of a running job, on the server's machine; a training job needs RemoteDebugConfig
     Shell(shell::Flags),
     /// Interrupt a spot job (EnableManagedSpotTraining) as the cloud does: it is ended like a stopped one, and starts again
     Interrupt {
@@ -48,10 +43,17 @@ enum Command {
         name: String,
     },
     /// Stop a job: SIGTERM, a grace period, SIGKILL
-    Stop {
-        /// Name of the job
-        name: String,
-    },
+    Stop(Named),
+}
+
+/// One job.
+#[derive(clap::Args)]
+struct Named {
+    /// Name of the job
+    name: String,
+    /// Its kind, where jobs of several kinds have the name
+    #[arg(long, value_enum)]
+    kind: Option<JobKind>,
 }
 
 /// Runs the command.
@@ -67,10 +69,11 @@ pub fn jobs(data_dir: &Path, flags: Flags) -> Result<ExitCode, String> {
     super::block_on(async {
         match command {
             Command::List { status, name } => list(&client, status, name, flags.output).await,
-            Command::Show { name } => show(&client, &name, flags.output).await,
-            Command::Why { name } => why::why(&client, &name, flags.output).await,
-            Command::Stop { name } => {
-                client.call("SageMaker.StopTrainingJob", &json!({"TrainingJobName": name})).await?;
+            Command::Show(Named { name, kind }) => show(&client, &name, kind, flags.output).await,
+            Command::Why(Named { name, kind }) => why::why(&client, &name, kind, flags.output).await,
+            Command::Stop(Named { name, kind }) => {
+                let (kind, _) = JobKind::find(&client, &name, kind).await?;
+                kind.call(&client, "Stop", &name).await?;
                 output::line(&format!("{name} is stopping"));
                 Ok(())
             }
@@ -98,31 +101,39 @@ async fn list(
     if let Some(name) = name {
         input["NameContains"] = name.into();
     }
-    let jobs = client.list("SageMaker.ListTrainingJobs", input, "TrainingJobSummaries").await?;
+    let mut jobs = Vec::new();
+    for kind in JobKind::ALL {
+        let target = format!("SageMaker.List{}s", kind.member(""));
+        let found = client.list(&target, input.clone(), &kind.member("Summaries")).await?;
+        jobs.extend(found.into_iter().map(|job| (kind, job)));
+    }
+    let created_at = |job: &Value| job["CreationTime"].as_f64().unwrap_or_default();
+    jobs.sort_by(|(_, one), (_, other)| created_at(other).total_cmp(&created_at(one)));
     if format == Format::Json {
-        output::json(&Value::Array(jobs));
+        output::json(&jobs.into_iter().map(|(_, job)| job).collect());
         return Ok(());
     }
     let rows: Vec<Vec<String>> = jobs
         .iter()
-        .map(|job| {
+        .map(|(kind, job)| {
             vec![
-                text(&job["TrainingJobName"]),
-                text(&job["TrainingJobStatus"]),
+                text(&job[kind.member("Name")]),
+                kind.word().to_owned(),
+                text(&job[kind.member("Status")]),
                 text(&job["SecondaryStatus"]),
                 output::time(job["CreationTime"].as_f64()),
-                duration(job["CreationTime"].as_f64(), job["TrainingEndTime"].as_f64()),
+                duration(job["CreationTime"].as_f64(), job[kind.end_time()].as_f64()),
             ]
         })
         .collect();
-    output::table(&["NAME", "STATUS", "PHASE", "CREATED (UTC)", "TOOK"], &rows);
+    output::table(&["NAME", "KIND", "STATUS", "PHASE", "CREATED (UTC)", "TOOK"], &rows);
     Ok(())
 }
 
-async fn show(client: &Client, name: &str, format: Format) -> Result<(), String> {
-    let mut job = client.call("SageMaker.DescribeTrainingJob", &json!({"TrainingJobName": name})).await?;
-    let run = super::run_facts::fetch(client, name).await?;
-    let answer = why::fetch(client, name).await?;
+async fn show(client: &Client, name: &str, kind: Option<JobKind>, format: Format) -> Result<(), String> {
+    let (kind, mut job) = JobKind::find(client, name, kind).await?;
+    let run = super::run_facts::fetch(client, name, kind).await?;
+    let answer = why::fetch(client, name, Some(kind)).await?;
     if format == Format::Json {
         if let Some(card) = &answer.card {
             job["FailureCard"] = json!(card);
@@ -136,26 +147,49 @@ async fn show(client: &Client, name: &str, format: Format) -> Result<(), String>
         output::json(&job);
         return Ok(());
     }
-    output::fields(&[
-        ("Name", text(&job["TrainingJobName"])),
-        ("Status", text(&job["TrainingJobStatus"])),
-        ("Image", text(&job["AlgorithmSpecification"]["TrainingImage"])),
-        ("Created", output::time(job["CreationTime"].as_f64())),
-        (
-            "Trained for",
+    let (image, ran_for) = match kind {
+        JobKind::Training => (
+            &job["AlgorithmSpecification"]["TrainingImage"],
             job["TrainingTimeInSeconds"].as_i64().map(|seconds| format!("{seconds} s")).unwrap_or_default(),
         ),
-        ("Model", text(&job["ModelArtifacts"]["S3ModelArtifacts"])),
+        JobKind::Processing => (
+            &job["AppSpecification"]["ImageUri"],
+            duration(job["ProcessingStartTime"].as_f64(), job["ProcessingEndTime"].as_f64()),
+        ),
+        JobKind::Transform => {
+            (&Value::Null, duration(job["TransformStartTime"].as_f64(), job["TransformEndTime"].as_f64()))
+        }
+    };
+    output::fields(&[
+        ("Name", text(&job[kind.member("Name")])),
+        ("Status", text(&job[kind.member("Status")])),
+        ("Image", text(image)),
+        ("Created", output::time(job["CreationTime"].as_f64())),
+        (if kind == JobKind::Training { "Trained for" } else { "Ran for" }, ran_for),
+        ("Model", text(&job["ModelArtifacts"]["S3ModelArtifacts"]) + &text(&job["ModelName"])),
+        ("Message", text(&job["ExitMessage"])),
         ("Experiment", text(&job["ExperimentConfig"]["ExperimentName"])),
         ("Trial", text(&job["ExperimentConfig"]["TrialName"])),
         ("Run", text(&job["ExperimentConfig"]["RunName"])),
     ]);
     let none = Vec::new();
+    let outputs = job["ProcessingOutputConfig"]["Outputs"].as_array().unwrap_or(&none);
+    if !outputs.is_empty() {
+        output::line("\nOutputs:");
+    }
+    if let Some(uri) = job["TransformOutput"]["S3OutputPath"].as_str() {
+        output::line(&format!("\nOutput: {uri}"));
+    }
+    for one in outputs {
+        output::line(&format!("  {:<22} {}", text(&one["OutputName"]), text(&one["S3Output"]["S3Uri"])));
+    }
     if answer.card.is_none() {
         output::line(&format!("\n{}", answer.sentence));
     }
     let phases = job["SecondaryStatusTransitions"].as_array().unwrap_or(&none);
-    output::line("\nPhases:");
+    if !phases.is_empty() {
+        output::line("\nPhases:");
+    }
     for phase in phases {
         let took = duration(phase["StartTime"].as_f64(), phase["EndTime"].as_f64());
         output::line(&format!(

@@ -6,14 +6,18 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::client::{Client, Failure};
+use super::job_kind::{JobKind, SEVERAL};
 use super::jobs::text;
 use super::output;
 
 /// Flags of `modelyard logs`.
 #[derive(clap::Args)]
 pub struct Flags {
-    /// Name of a training job or an endpoint
+    /// Name of a training, processing or transform job, of an endpoint, or of an inference component
     name: String,
+    /// Kind of the job, where jobs of several kinds have the name
+    #[arg(long, value_enum)]
+    kind: Option<JobKind>,
     /// Keep printing new lines until the job ends
     #[arg(long, short)]
     follow: bool,
@@ -36,21 +40,31 @@ pub fn logs(data_dir: &Path, flags: &Flags) -> Result<(), String> {
 
 async fn print(client: &Client, flags: &Flags) -> Result<(), String> {
     let name = &flags.name;
-    let job = client.call("SageMaker.DescribeTrainingJob", &json!({"TrainingJobName": name})).await;
-    let (group, prefix, is_job) = match job {
-        Ok(_) => ("/aws/sagemaker/TrainingJobs".to_owned(), format!("{name}/"), true),
+    let (group, prefix, job) = match JobKind::find(client, name, flags.kind).await {
+        Ok((kind, _)) => (kind.log_group().to_owned(), format!("{name}/"), Some(kind)),
+        Err(failure) if flags.kind.is_some() || failure.code == SEVERAL => return Err(failure.into()),
         Err(_) => {
             let endpoint = client.call("SageMaker.DescribeEndpoint", &json!({"EndpointName": name})).await;
-            if endpoint.is_err() {
-                return Err(format!("there is no training job and no endpoint named {name}"));
-            }
-            (format!("/aws/sagemaker/Endpoints/{name}"), String::new(), false)
+            let asked = json!({"InferenceComponentName": name});
+            let group = if endpoint.is_ok() {
+                "Endpoints"
+            } else if client.call("SageMaker.DescribeInferenceComponent", &asked).await.is_ok() {
+                "InferenceComponents"
+            } else {
+                return Err(format!(
+                    "there is no training, processing or transform job, endpoint or inference component named {name}"
+                ));
+            };
+            (format!("/aws/sagemaker/{group}/{name}"), String::new(), None)
         }
     };
     let mut tokens: Vec<(String, Option<String>)> = Vec::new();
     loop {
         // Asked before the lines are read, so that none is missed after the end.
-        let ended = !flags.follow || (is_job && ended(client, name).await?);
+        let ended = match job {
+            Some(kind) if flags.follow => ended(client, kind, name).await?,
+            _ => !flags.follow,
+        };
         for stream in streams(client, &group, &prefix).await? {
             if !tokens.iter().any(|(known, _)| *known == stream) {
                 tokens.push((stream, None));
@@ -67,9 +81,9 @@ async fn print(client: &Client, flags: &Flags) -> Result<(), String> {
     }
 }
 
-async fn ended(client: &Client, name: &str) -> Result<bool, Failure> {
-    let job = client.call("SageMaker.DescribeTrainingJob", &json!({"TrainingJobName": name})).await?;
-    Ok(!matches!(job["TrainingJobStatus"].as_str(), Some("InProgress" | "Stopping")))
+async fn ended(client: &Client, kind: JobKind, name: &str) -> Result<bool, Failure> {
+    let job = kind.call(client, "Describe", name).await?;
+    Ok(!matches!(job[kind.member("Status")].as_str(), Some("InProgress" | "Stopping")))
 }
 
 async fn streams(client: &Client, group: &str, prefix: &str) -> Result<Vec<String>, Failure> {

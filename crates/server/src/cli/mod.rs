@@ -1,19 +1,35 @@
 //! The command line.
 
 mod accounts;
+mod alarms;
 mod buckets;
+mod clean;
 mod client;
+mod components;
+mod deployment;
 mod doctor;
+mod endpoint_models;
+mod endpoint_queue;
 mod env;
 mod events;
+mod inference_key;
+mod job_kind;
 mod jobs;
+mod lineage;
 mod logs;
 mod output;
+mod pipelines;
+mod registry;
+mod remotes;
+mod replay;
 mod resources;
 mod run;
 mod run_facts;
+mod scaling;
 mod serve;
+mod shadow;
 mod shell;
+mod tables;
 mod why;
 
 use std::process::ExitCode;
@@ -54,13 +70,30 @@ enum Command {
     Logs(logs::Flags),
     /// Print what happened to training jobs and objects, in the shape of EventBridge
     Events(events::Flags),
-    /// List or show endpoints, delete one
+    /// List the alarms over metrics with their states, say what happened to them
+    Alarms(alarms::Flags),
+    /// Say which jobs, models and endpoints saw an object of S3
+    ///
+    /// For example: modelyard lineage s3://bucket/data/train.csv
+    Lineage(lineage::Flags),
+    /// List or show endpoints, show what scales one or who waits at one, delete one, replay captured traffic of one against another,
+    /// print a key for clients of the open inference protocols
     Endpoints(resources::EndpointFlags),
     /// List or show models, delete one
     Models(resources::ModelFlags),
+    /// List model package groups, show the versions of one with who approved them and why
+    Registry(registry::Flags),
+    /// Show the steps of a pipeline's execution and what they wait for, compare two executions
+    Pipelines(pipelines::Flags),
+    /// List the tables of the catalogue, add one for files in S3
+    ///
+    /// For example: modelyard tables add shop.orders s3://bucket/orders/
+    Tables(tables::Flags),
     /// Add accounts and keys
     Accounts(accounts::Flags),
-    /// Use folders of this machine as buckets: add, list, remove
+    /// Remove what is older than the settings keep it, or say what would go
+    Clean(clean::Flags),
+    /// Use folders of this machine and buckets of other S3 stores as buckets: add, list, remove
     Bucket(buckets::Flags),
     /// Print completions for a shell
     ///
@@ -89,6 +122,8 @@ pub fn main() -> ExitCode {
         }
         Some("exec-as") => runner::exec_as::exec_as(words),
         Some("run-container") => return runner::oci::run_container(words),
+        Some(runner::oci::DOOR_SUBCOMMAND) => return runner::oci::open_door(words),
+        Some(serving::ONNX_HOST_SUBCOMMAND) => return serving::run_onnx_host(words),
         Some(runner::shell::SUBCOMMAND) => return runner::shell::serve_session(),
         _ => {}
     }
@@ -117,9 +152,15 @@ fn run_command(arguments: Arguments) -> Result<ExitCode, String> {
         Command::Jobs(flags) => jobs::jobs(&data_dir, flags),
         Command::Logs(flags) => done(logs::logs(&data_dir, &flags)),
         Command::Events(flags) => done(events::events(&data_dir, &flags)),
-        Command::Endpoints(flags) => done(resources::endpoints(&data_dir, flags)),
+        Command::Alarms(flags) => done(alarms::alarms(&data_dir, flags)),
+        Command::Lineage(flags) => done(lineage::lineage(&data_dir, &flags)),
+        Command::Endpoints(flags) => resources::endpoints(&data_dir, flags),
         Command::Models(flags) => done(resources::models(&data_dir, flags)),
+        Command::Registry(flags) => done(registry::registry(&data_dir, flags)),
+        Command::Pipelines(flags) => done(pipelines::pipelines(&data_dir, flags)),
+        Command::Tables(flags) => done(tables::tables(&data_dir, flags)),
         Command::Accounts(flags) => done(accounts::accounts(&data_dir, flags)),
+        Command::Clean(flags) => done(clean::clean(&data_dir, &flags)),
         Command::Bucket(flags) => done(buckets::buckets(&data_dir, flags)),
         Command::Completions { .. } | Command::Supervise { .. } => Ok(ExitCode::SUCCESS),
     }

@@ -1,18 +1,21 @@
 //! `modelyard endpoints` and `modelyard models`: list, show, delete.
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::endpoint_queue;
 use super::jobs::text;
 use super::output::{self, Format};
+use super::replay;
 
 /// Flags of `modelyard endpoints`.
 #[derive(clap::Args)]
 pub struct EndpointFlags {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<EndpointCommand>,
     /// Table for people, or JSON as the API answers it
     #[arg(long, short, value_enum, default_value_t, global = true)]
     output: Format,
@@ -26,6 +29,45 @@ pub struct ModelFlags {
     /// Table for people, or JSON as the API answers it
     #[arg(long, short, value_enum, default_value_t, global = true)]
     output: Format,
+}
+
+#[derive(clap::Subcommand)]
+enum EndpointCommand {
+    #[command(flatten)]
+    Plain(Command),
+    /// Show what scales an endpoint, what it did lately, and why it did not
+    Scaling {
+        /// Its name
+        name: String,
+    },
+    /// Show which models of a multi-model endpoint are loaded, what they take, and how long others waited for theirs
+    Models {
+        /// Its name
+        name: String,
+    },
+    /// Show who waits at an asynchronous endpoint, and since when
+    Queue {
+        /// Its name
+        name: String,
+    },
+    /// Show where a deployment stands, what its guards say, and how the last one ended
+    Deployment {
+        /// Its name
+        name: String,
+    },
+    /// Say whether the variants of an endpoint differ in errors, latency or an outcome of yours
+    Compare(super::deployment::CompareFlags),
+    /// Ask a candidate what the users of an endpoint asked, and compare the answers
+    ///
+    /// The endpoint must capture data, requests and answers. Code 1 says that answers differ or fail.
+    Replay(replay::Flags),
+    /// Show what the shadow variant of an endpoint answers beside production, and what that says
+    Shadow {
+        /// Its name
+        name: String,
+    },
+    /// Print a key for clients of the open inference protocols
+    Key(super::inference_key::Flags),
 }
 
 #[derive(clap::Subcommand)]
@@ -48,10 +90,45 @@ enum Command {
 ///
 /// # Errors
 /// The server's error, or why it was not reached.
-pub fn endpoints(data_dir: &Path, flags: EndpointFlags) -> Result<(), String> {
+pub fn endpoints(data_dir: &Path, flags: EndpointFlags) -> Result<ExitCode, String> {
     let client = Client::open(data_dir)?;
+    let command = match flags.command {
+        Some(EndpointCommand::Replay(given)) => {
+            return super::block_on(replay::replay(&client, &given, flags.output));
+        }
+        Some(EndpointCommand::Scaling { name }) => {
+            super::block_on(super::scaling::show(&client, &name, flags.output))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(EndpointCommand::Deployment { name }) => {
+            super::block_on(super::deployment::show(&client, &name, flags.output))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(EndpointCommand::Compare(given)) => {
+            super::block_on(super::deployment::compare(&client, &given, flags.output))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(EndpointCommand::Models { name }) => {
+            super::block_on(super::endpoint_models::show(&client, &name, flags.output))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(EndpointCommand::Key(flags)) => {
+            super::inference_key::print(data_dir, &flags)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(EndpointCommand::Queue { name }) => {
+            super::block_on(endpoint_queue::show(&client, &name, flags.output))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(EndpointCommand::Shadow { name }) => {
+            super::block_on(super::shadow::show(&client, &name, flags.output))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(EndpointCommand::Plain(command)) => command,
+        None => Command::List,
+    };
     super::block_on(async {
-        match flags.command.unwrap_or(Command::List) {
+        match command {
             Command::List => {
                 let found =
                     client.list("SageMaker.ListEndpoints", json!({"MaxResults": 100}), "Endpoints").await?;
@@ -64,7 +141,12 @@ pub fn endpoints(data_dir: &Path, flags: EndpointFlags) -> Result<(), String> {
                 });
             }
             Command::Show { name } => {
-                let shown = client.call("SageMaker.DescribeEndpoint", &json!({"EndpointName": name})).await?;
+                let asked = json!({"EndpointName": name});
+                let mut shown = client.call("SageMaker.DescribeEndpoint", &asked).await?;
+                let mut engines = client.call("Modelyard.DescribeEndpointEngines", &asked).await?;
+                shown["Engines"] = engines["Engines"].take();
+                shown["Batches"] = engines["Batches"].take();
+                super::components::add(&client, &mut shown).await?;
                 if flags.output == Format::Json {
                     output::json(&shown);
                 } else {
@@ -76,7 +158,7 @@ pub fn endpoints(data_dir: &Path, flags: EndpointFlags) -> Result<(), String> {
                 output::line(&format!("{name} is being deleted"));
             }
         }
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     })
 }
 
@@ -93,15 +175,40 @@ fn show_endpoint(shown: &Value) {
     let rows: Vec<Vec<String>> = variants
         .iter()
         .map(|variant| {
-            vec![
-                text(&variant["VariantName"]),
-                variant["CurrentWeight"].to_string(),
-                format!("{} of {}", variant["CurrentInstanceCount"], variant["DesiredInstanceCount"]),
-            ]
+            let weight = variant["CurrentWeight"].as_f64().map(|weight| weight.to_string());
+            vec![text(&variant["VariantName"]), weight.unwrap_or_default(), instances(variant)]
         })
         .collect();
     output::line("");
     output::table(&["VARIANT", "WEIGHT", "INSTANCES"], &rows);
+    super::components::show(&shown["InferenceComponents"]);
+    let engines = shown["Engines"].as_array().unwrap_or(&none);
+    let rows: Vec<Vec<String>> = engines
+        .iter()
+        .map(|engine| vec![text(&engine["VariantName"]), text(&engine["Engine"]), text(&engine["Reason"])])
+        .collect();
+    if !rows.is_empty() {
+        output::line("");
+        output::table(&["VARIANT", "ENGINE", "WHY"], &rows);
+    }
+    let batches = shown["Batches"].as_array().unwrap_or(&none);
+    let rows: Vec<Vec<String>> = batches
+        .iter()
+        .map(|one| {
+            let mean = one["MeanSize"].as_f64().map_or_else(String::new, |size| format!("{size:.1}"));
+            vec![
+                text(&one["VariantName"]),
+                format!("up to {}", one["Limit"]),
+                one["Requests"].to_string(),
+                one["Batches"].to_string(),
+                mean,
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        output::line("");
+        output::table(&["VARIANT", "ANSWERED TOGETHER", "REQUESTS", "BATCHES", "MEAN SIZE"], &rows);
+    }
 }
 
 /// Runs `modelyard models`.
@@ -123,14 +230,18 @@ pub fn models(data_dir: &Path, flags: ModelFlags) -> Result<(), String> {
                 if flags.output == Format::Json {
                     output::json(&shown);
                 } else {
-                    let container = crate::sagemaker::models::container(&shown);
+                    let containers = crate::sagemaker::models::containers(&shown);
+                    let each = |said: &dyn Fn(&Value) -> String| {
+                        let said: Vec<String> = containers.iter().map(|container| said(container)).collect();
+                        said.join(", ")
+                    };
+                    let data = |container: &Value| {
+                        crate::sagemaker::models::model_data(container).unwrap_or_default().to_owned()
+                    };
                     output::fields(&[
                         ("Name", text(&shown["ModelName"])),
-                        ("Image", text(&container["Image"])),
-                        (
-                            "Data",
-                            crate::sagemaker::models::model_data(container).unwrap_or_default().to_owned(),
-                        ),
+                        ("Image", each(&|container| text(&container["Image"]))),
+                        ("Data", each(&data)),
                         ("Role", text(&shown["ExecutionRoleArn"])),
                         ("Created", output::time(shown["CreationTime"].as_f64())),
                     ]);
@@ -151,5 +262,14 @@ fn list(found: Vec<Value>, format: Format, headings: &[&str], row: impl Fn(&Valu
     } else {
         let rows: Vec<Vec<String>> = found.iter().map(row).collect();
         output::table(headings, &rows);
+    }
+}
+
+/// How many instances of a variant there are, of those that are wanted; of a serverless one, how many are awake.
+pub fn instances(variant: &Value) -> String {
+    let (current, wanted) = (&variant["CurrentInstanceCount"], &variant["DesiredInstanceCount"]);
+    match variant["CurrentServerlessConfig"]["MaxConcurrency"].as_u64() {
+        None => format!("{current} of {wanted}"),
+        Some(most) => format!("serverless: {current} awake, up to {most} requests at once"),
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use runner::limits::readable_bytes;
-use serde_json::json;
 
 use super::client::{Client, Failure};
+use super::job_kind::JobKind;
 use super::output;
 use crate::training::run_facts::RunFacts;
 
@@ -13,8 +13,12 @@ use crate::training::run_facts::RunFacts;
 ///
 /// # Errors
 /// The server's error, or why it was not reached.
-pub async fn fetch(client: &Client, name: &str) -> Result<BTreeMap<String, RunFacts>, Failure> {
-    let mut answer = client.call("Modelyard.DescribeRun", &json!({"TrainingJobName": name})).await?;
+pub async fn fetch(
+    client: &Client,
+    name: &str,
+    kind: JobKind,
+) -> Result<BTreeMap<String, RunFacts>, Failure> {
+    let mut answer = client.call("Modelyard.DescribeRun", &JobKind::own_input(name, Some(kind))).await?;
     serde_json::from_value(answer["Hosts"].take())
         .map_err(|error| Failure { code: String::new(), message: error.to_string() })
 }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::output;
 use crate::app::{App, Parts};
 use crate::config::{Config, ServeFlags, TlsConfig, variable};
+use crate::listener::Speaks;
 use crate::{data_dir, listener};
 
 /// Runs the server until SIGTERM or SIGINT.
@@ -36,8 +37,12 @@ pub fn serve(data_directory: PathBuf, flags: &ServeFlags) -> Result<(), String> 
 }
 
 async fn run(config: Config) -> Result<(), String> {
+    // Before anybody can know that the server runs: a signal from then on is a clean stop.
+    let mut stops = Stops::listen().map_err(|error| error.to_string())?;
     let _owner = data_dir::take(&config.data_dir)?;
-    let tls = config.tls.as_ref().map(|tls| listener::acceptor(tls, &config.data_dir)).transpose()?;
+    let tls = config.tls.as_ref();
+    let tls = tls.map(|tls| listener::acceptor(tls, &config.data_dir, Speaks::Http1)).transpose()?;
+    let open = crate::open_protocols::Bound::bind(&config).await?;
     let bound =
         TcpListener::bind(config.listen).await.map_err(|error| format!("{}: {error}", config.listen))?;
     let address = bound.local_addr().map_err(|error| error.to_string())?;
@@ -67,21 +72,39 @@ async fn run(config: Config) -> Result<(), String> {
     let app = App::open(config, parts).await.map_err(|error| error.to_string())?;
     let router = crate::router(&app);
     let (stop_sender, stop) = watch::channel(false);
-    let serving = tokio::spawn(listener::serve(bound, tls, move |request| router(request), stop));
+    let open_address = open.as_ref().map(|open| open.url.clone());
+    let open = open.map(|open| tokio::spawn(open.serve(app.clone(), stop.clone())));
+    let serving = tokio::spawn(listener::serve(
+        bound,
+        tls,
+        move |request| router(request),
+        listener::Patience::default(),
+        stop,
+    ));
     app.connection.write(&app.config.data_dir).map_err(|error| error.to_string())?;
-    announce(&app);
-    wait_for_stop().await?;
+    announce(&app, open_address.as_deref());
+    stops.wait().await;
     tracing::info!("stopping; jobs and endpoints go on and are taken up by the next start");
     // The receiver lives as long as the listener does.
     let _ = stop_sender.send(true);
     let _ = serving.await;
+    if let Some(open) = open {
+        let _ = open.await;
+    }
+    if let Some(capture) = app.endpoints.capture() {
+        capture.flush().await;
+    }
+    app.endpoints.shadows.save(&app).await;
     app.database.close();
     Ok(())
 }
 
-fn announce(app: &Arc<App>) {
+fn announce(app: &Arc<App>, open_address: Option<&str>) {
     let shown = app.config.data_dir.display();
     output::line(&format!("Modelyard {} is ready at {}", env!("CARGO_PKG_VERSION"), app.connection.endpoint));
+    if let Some(address) = open_address {
+        output::line(&format!("Open inference protocols at {address}"));
+    }
     output::line(&format!("Data directory: {shown}"));
     output::line("Point a shell at it:");
     output::line(&format!("    eval \"$(modelyard env --data-dir '{shown}')\""));
@@ -89,12 +112,21 @@ fn announce(app: &Arc<App>) {
     output::line(&format!("    modelyard run --data-dir '{shown}' -- python your_script.py"));
 }
 
-async fn wait_for_stop() -> Result<(), String> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that end the server.
+struct Stops {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stops {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -10,10 +10,10 @@ use runner::oci::session as container_session;
 use runner::shell::{self, Request, Session, Terminal};
 use runner::workload::Exit;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
-use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::Client;
+use super::job_kind::JobKind;
 use crate::config::variable;
 
 /// Flags of `modelyard jobs shell`.
@@ -21,6 +21,9 @@ use crate::config::variable;
 pub struct Flags {
     /// Name of the job
     name: String,
+    /// Its kind, where jobs of several kinds have the name
+    #[arg(long, value_enum)]
+    kind: Option<JobKind>,
     /// The host, where the job has several [default: algo-1]
     #[arg(long)]
     host: Option<String>,
@@ -35,7 +38,7 @@ pub struct Flags {
 /// Why no shell can be had.
 pub fn open(data_dir: &Path, flags: &Flags) -> Result<ExitCode, String> {
     let client = Client::open(data_dir)?;
-    let mut input = json!({"TrainingJobName": flags.name});
+    let mut input = JobKind::own_input(&flags.name, flags.kind);
     if let Some(host) = &flags.host {
         input["Host"] = host.as_str().into();
     }

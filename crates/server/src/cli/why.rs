@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::client::{Client, Failure};
+use super::job_kind::JobKind;
 use super::output::{self, Format};
 use crate::training::explain::{Explanation, Same};
 use crate::training::record::FailureCard;
@@ -11,8 +12,8 @@ use crate::training::record::FailureCard;
 ///
 /// # Errors
 /// The server's error, or why it was not reached.
-pub async fn why(client: &Client, name: &str, format: Format) -> Result<(), String> {
-    let answer = fetch(client, name).await?;
+pub async fn why(client: &Client, name: &str, kind: Option<JobKind>, format: Format) -> Result<(), String> {
+    let answer = fetch(client, name, kind).await?;
     if format == Format::Json {
         output::json(&json!(answer));
         return Ok(());
@@ -41,8 +42,8 @@ pub async fn why(client: &Client, name: &str, format: Format) -> Result<(), Stri
 ///
 /// # Errors
 /// The server's error, or why it was not reached.
-pub async fn fetch(client: &Client, name: &str) -> Result<Explanation, Failure> {
-    let mut answer = client.call("Modelyard.ExplainTrainingJob", &json!({"TrainingJobName": name})).await?;
+pub async fn fetch(client: &Client, name: &str, kind: Option<JobKind>) -> Result<Explanation, Failure> {
+    let mut answer = client.call("Modelyard.ExplainTrainingJob", &JobKind::own_input(name, kind)).await?;
     serde_json::from_value(answer["Explanation"].take())
         .map_err(|error| Failure { code: String::new(), message: error.to_string() })
 }

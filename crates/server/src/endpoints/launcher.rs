@@ -1,4 +1,5 @@
-//! Starts the replicas of endpoints as workloads: model archive, Python environment, sandbox, model host.
+//! Starts the replicas of endpoints as workloads: model archive, Python environment, sandbox, model host; or a container; or answers for
+//! them in this process.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -7,12 +8,25 @@ use runner::catalogue::Source;
 use runner::executor::Executor;
 use runner::workload::{Access, Confinement, Mount, Network, Observation, WorkloadSpec};
 use serde::{Deserialize, Serialize};
-use serving::{BoxFuture, ExitText, LaunchError, Launcher, ReplicaSpec};
+use serving::{
+    BoxFuture, ExitText, FetchError, FetchedModel, LaunchError, Launcher, NativeModel, Protocol, ReplicaSpec,
+};
 use store::resources::ResourceKey;
 
+use super::components::Share;
+use super::container::{self, ContainerParts, ModelContainer};
+use super::conversion::{self, Conversions};
+use super::many_models::{self, Archive, CleanReplicas};
+use super::native::{self, Deployment, EngineReport, NativeReplicas};
 use super::record::DeployedVariant;
+use super::serverless::Serverless;
+use super::unpacked;
 use crate::app::App;
+use crate::capacity::{Grant, HostGrant};
 use crate::job_log::JobLog;
+use crate::registry::artifacts;
+use crate::sagemaker::kinds::{INFERENCE_COMPONENT, TRANSFORM_JOB};
+use crate::training::kind;
 use crate::workloads::{self, JobIdentity};
 
 /// Lifetime of a replica's credentials: long enough for any reasonable deployment; a restarted replica gets new ones.
@@ -34,6 +48,20 @@ struct Payload {
     region: String,
     endpoint: String,
     variant: DeployedVariant,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    transform: Option<TransformLaunch>,
+    /// Whether `endpoint` names an inference component.
+    #[serde(default)]
+    is_component: bool,
+}
+
+/// What is different for a replica that serves a transform job.
+#[derive(Serialize, Deserialize)]
+pub struct TransformLaunch {
+    /// Name of the job.
+    pub job: String,
+    /// What each replica may use.
+    pub grant: Grant,
 }
 
 /// The payload of a variant's replicas.
@@ -43,28 +71,81 @@ pub fn payload(key: &ResourceKey, variant: &DeployedVariant) -> serde_json::Valu
         region: key.region.clone(),
         endpoint: key.name.clone(),
         variant: variant.clone(),
+        transform: None,
+        is_component: key.kind == INFERENCE_COMPONENT,
     };
     serde_json::to_value(payload).expect("strings, numbers and lists always serialize")
+}
+
+/// The payload of the replicas of a transform job.
+pub fn transform_payload(
+    key: &ResourceKey,
+    variant: &DeployedVariant,
+    transform: TransformLaunch,
+) -> serde_json::Value {
+    let payload = Payload {
+        account: key.account.clone(),
+        region: key.region.clone(),
+        endpoint: String::new(),
+        variant: variant.clone(),
+        transform: Some(transform),
+        is_component: false,
+    };
+    serde_json::to_value(payload).expect("strings, numbers and lists always serialize")
+}
+
+impl Payload {
+    /// Log group and stream of a replica, or of one of its containers.
+    fn log(&self, replica: &ReplicaSpec) -> (String, String) {
+        let (group, owner) = match &self.transform {
+            None if self.is_component => {
+                (format!("/aws/sagemaker/InferenceComponents/{}", self.endpoint), &self.variant.name)
+            }
+            None => (format!("/aws/sagemaker/Endpoints/{}", self.endpoint), &self.variant.name),
+            Some(transform) => (kind::log_group(TRANSFORM_JOB).to_owned(), &transform.job),
+        };
+        let stream = match self.variant.part_name(replica.part) {
+            None => format!("{owner}/{}", replica.id),
+            Some(container) => format!("{owner}/{}/{container}", replica.id),
+        };
+        (group, stream)
+    }
+
+    fn grant(&self, index: u32) -> Option<&HostGrant> {
+        self.transform.as_ref().and_then(|transform| transform.grant.get(index as usize))
+    }
 }
 
 /// Starts replicas through the executor.
 pub struct ReplicaLauncher {
     app: Weak<App>,
     executor: Arc<dyn Executor>,
+    natives: NativeReplicas,
+    clean_replicas: CleanReplicas,
+    conversions: Conversions,
+    /// What the ids of its replicas begin with, to tell them from jobs and from those of others.
+    prefix: String,
 }
 
 impl ReplicaLauncher {
-    /// A launcher over the executor of the process.
-    pub fn new(app: Weak<App>, executor: Arc<dyn Executor>) -> ReplicaLauncher {
-        ReplicaLauncher { app, executor }
+    /// A launcher over the executor of the process, of replicas whose ids begin with `prefix`.
+    pub fn new(app: Weak<App>, executor: Arc<dyn Executor>, prefix: &str) -> ReplicaLauncher {
+        ReplicaLauncher {
+            app,
+            executor,
+            natives: NativeReplicas::default(),
+            clean_replicas: CleanReplicas::default(),
+            conversions: Conversions::default(),
+            prefix: format!("{prefix}-"),
+        }
     }
 
     async fn start(&self, replica: &ReplicaSpec) -> Result<(), String> {
         let app = self.app.upgrade().ok_or("the server is stopping")?;
         let payload = Payload::deserialize(&replica.launch).map_err(|error| error.to_string())?;
-        let variant = &payload.variant;
-        let group = format!("/aws/sagemaker/Endpoints/{}", payload.endpoint);
-        let stream = format!("{}/{}", variant.name, replica.id);
+        let variant = &*payload.variant.part(replica.part);
+        let (group, stream) = payload.log(replica);
+        let grant = payload.grant(replica.index);
         let log_path = app
             .logs
             .ensure_stream(&payload.account, &payload.region, &group, &stream)
@@ -72,21 +153,104 @@ impl ReplicaLauncher {
             .map_err(|error| error.to_string())?;
         let log = JobLog::new(&app, &payload.account, &payload.region, &group, &stream);
         let profile = app.containers.profile(&app.catalogue, &variant.image).await?;
-        if let Source::Container(image) = &profile.source {
-            return Err(format!(
-                "the image {:?} is run as a real container, which training jobs can use and endpoints cannot yet: let the image \
-                 catalogue say which Python environment it means.",
-                image.reference
-            ));
-        }
-
         let directory = workloads::replica_directory(&app.config, &replica.id);
-        let model = directory.join("opt-ml/model");
+        let has_many = variant.models.is_some();
+        let model = match has_many {
+            true => many_models::models_directory(&directory),
+            false => directory.join("opt-ml/model"),
+        };
         workloads::make_fresh(&directory, &model).await?;
         let names = serde_json::json!([payload.account, payload.region, group, stream]).to_string();
         tokio::fs::write(directory.join(STREAM_FILE), names).await.map_err(|error| error.to_string())?;
-        if let Some(uri) = &variant.model_data {
-            workloads::extract_object(&app, &payload.account, uri, &model).await?;
+        // What wakes finds its model unpacked.
+        let is_shared = variant.serverless.is_some() && payload.transform.is_none();
+        let model = match is_shared {
+            true => unpacked::have(&app, &payload.account, variant, &replica.id).await?,
+            false => model,
+        };
+        let deployment = Deployment {
+            profile: profile.clone(),
+            environment: variant.environment.clone(),
+            model: model.clone(),
+        };
+        let mut choice = if has_many {
+            self.clean_replicas.add(&replica.id).await;
+            deployment.choose_for_many()?
+        } else {
+            if !is_shared {
+                unpack_model(&app, &payload.account, variant, &model).await?;
+            }
+            let choice = tokio::task::spawn_blocking(move || deployment.choose());
+            choice.await.map_err(|error| error.to_string())??
+        };
+        let graph = match choice.onnx.take() {
+            None => None,
+            Some(source) => {
+                let place = conversion::Place {
+                    directory: &directory,
+                    model: &model,
+                    log: &log,
+                    log_path: &log_path,
+                };
+                self.conversions.furnish(&app, &profile, variant, source, &mut choice, &place).await?
+            }
+        };
+        let report = choice.report(&variant.name, payload.variant.part_name(replica.part));
+        // A container's log is its own.
+        if !matches!(profile.source, Source::Container(_)) {
+            log.line(&format!("modelyard: engine {}: {}", report.engine, report.reason)).await;
+        }
+        if choice.needs_no_process() {
+            if choice.model.is_some() {
+                // It is in memory now, and no process needs the folder.
+                workloads::remove_directory(&directory).await;
+            }
+            self.natives.add(&replica.id, choice.model, report);
+            return Ok(());
+        }
+        native::keep_report(&directory, &report).await?;
+        let role = variant.role_arn.as_deref();
+        let identity = JobIdentity {
+            account: &payload.account,
+            region: &payload.region,
+            role_arn: role,
+            session_tags: wire::SessionTags::default(),
+        };
+        let share = variant.share.as_ref();
+        let limits = runner::Limits {
+            memory_bytes: grant
+                .map(|grant| grant.memory_bytes)
+                .or(variant.serverless.as_ref().map(Serverless::memory_bytes))
+                .or(share.and_then(Share::memory_limit_bytes)),
+            cpus: grant.map(|grant| grant.cpus.ceil() as u32).or(share.and_then(Share::cpu_limit)),
+            ..runner::Limits::default()
+        };
+        let workload = WorkloadSpec {
+            log_path,
+            stop_grace_seconds: STOP_GRACE_SECONDS,
+            hostname: "model".into(),
+            limits,
+            required_locks: app.config.required_locks.clone(),
+            gpus: grant.map(|grant| grant.gpus.clone()).unwrap_or_default(),
+            ..WorkloadSpec::plain(&replica.id, Vec::new())
+        };
+        if let Some(graph) = graph {
+            let spec = graph.spec(replica, &variant.environment, &model, workload)?;
+            return self.executor.start(&spec).await.map_err(|error| error.to_string());
+        }
+        if let Source::Container(image) = &profile.source {
+            let container = ModelContainer {
+                image,
+                variant,
+                identity,
+                credentials_seconds: CREDENTIALS_SECONDS,
+                model: &model,
+                socket: &replica.socket,
+            };
+            let ContainerParts { environment, mounts, confinement } = container.parts(&app, &log).await?;
+            let (command, network) = (container::command(), container::NETWORK);
+            let spec = WorkloadSpec { command, environment, mounts, network, confinement, ..workload };
+            return self.executor.start(&spec).await.map_err(|error| error.to_string());
         }
         // The SDK leaves the scripts of some frameworks in an archive of their own.
         let submitted =
@@ -97,15 +261,19 @@ impl ReplicaLauncher {
                 workloads::extract_object(&app, &payload.account, uri, &code).await?;
                 code
             }
+            // What many models need is in their archives, and comes too late for the one environment that they share.
+            None if has_many => directory.join("opt-ml/code"),
             None => code_directory(&variant.environment, &model),
         };
         let environment = workloads::environment(&app, &profile, &code, &log).await?;
 
-        let role = variant.role_arn.as_deref();
-        let identity = JobIdentity { account: &payload.account, region: &payload.region, role_arn: role };
-        let mut variables = workloads::connection_environment(&app, &identity, CREDENTIALS_SECONDS);
+        let mut variables = workloads::connection_environment(&app, identity, CREDENTIALS_SECONDS);
         variables.extend(variant.environment.clone());
-        variables.insert("PYTHONPATH".into(), format!("{}:/opt/ml/model/code", workloads::MODEL_HOST_TARGET));
+        let paths = match has_many {
+            true => workloads::MODEL_HOST_TARGET.to_owned(),
+            false => format!("{}:/opt/ml/model/code", workloads::MODEL_HOST_TARGET),
+        };
+        variables.insert("PYTHONPATH".into(), paths);
         variables.insert("PYTHONUNBUFFERED".into(), "1".into());
         variables.insert("PATH".into(), workloads::path_with(&environment));
         let socket_directory = replica.socket.parent().ok_or("the socket has no folder")?;
@@ -113,6 +281,9 @@ impl ReplicaLauncher {
             replica.socket.file_name().and_then(|name| name.to_str()).ok_or("the socket has no name")?;
         let mut mounts = workloads::shared_mounts(&app, &environment);
         mounts.push(mount(&directory.join("opt-ml"), "/opt/ml", Access::ReadWrite));
+        if is_shared {
+            mounts.push(mount(&model, "/opt/ml/model", Access::ReadOnly));
+        }
         mounts.push(mount(socket_directory, workloads::SOCKET_TARGET, Access::ReadWrite));
         mounts.push(mount(
             &workloads::model_host(&app.config),
@@ -120,6 +291,7 @@ impl ReplicaLauncher {
             Access::ReadOnly,
         ));
         let framework = profile.framework.to_string();
+        let inside = if has_many { many_models::MODELS_TARGET } else { "/opt/ml/model" };
         let mut command = vec![
             environment.python.display().to_string(),
             "-m".into(),
@@ -130,8 +302,8 @@ impl ReplicaLauncher {
             replica.workers.to_string(),
             "--framework".into(),
             framework,
-            "--model-dir".into(),
-            "/opt/ml/model".into(),
+            if has_many { "--models-dir".into() } else { "--model-dir".into() },
+            inside.into(),
             "--model-timeout-seconds".into(),
             replica.model_timeout_seconds.to_string(),
         ];
@@ -139,28 +311,66 @@ impl ReplicaLauncher {
             command.extend(["--code-dir".to_owned(), "/opt/ml/code".to_owned()]);
         }
         let spec = WorkloadSpec {
-            id: replica.id.clone(),
             command,
             environment: variables,
-            working_directory: PathBuf::from("/opt/ml/model"),
+            working_directory: PathBuf::from(inside),
             mounts,
-            feeds: Vec::new(),
-            log_path,
-            time_limit_seconds: None,
-            stop_grace_seconds: STOP_GRACE_SECONDS,
             network: if variant.network_isolation { Network::None } else { Network::Host },
-            user: runner::workload::JobUser::Unprivileged,
-            confinement: Confinement::Bubblewrap,
-            hostname: "model".into(),
-            limits: runner::Limits::default(),
-            required_locks: app.config.required_locks.clone(),
-            gpus: Vec::new(),
-            hosts: std::collections::BTreeMap::new(),
+            ..workload
         };
         self.executor.start(&spec).await.map_err(|error| error.to_string())
     }
 
+    /// Removes the folders that a killed server left of replicas which it was furnishing. To be called before any is launched.
+    pub async fn remove_leftovers(&self) {
+        let Some(app) = self.app.upgrade() else { return };
+        self.conversions.end_leftovers(&self.executor).await;
+        let Ok(known) = self.executor.list() else { return };
+        let Ok(mut folders) = tokio::fs::read_dir(workloads::replica_directory(&app.config, "")).await else {
+            return; // there has been no replica yet
+        };
+        while let Ok(Some(folder)) = folders.next_entry().await {
+            let name = folder.file_name();
+            let is_mine = |id: &&str| id.starts_with(&self.prefix) && !known.iter().any(|known| known == id);
+            if name.to_str().filter(is_mine).is_some() {
+                workloads::remove_directory(&folder.path()).await;
+            }
+        }
+    }
+
+    /// Which engine a replica got, and why; `None` for one of an earlier release.
+    pub async fn engine(&self, id: &str) -> Option<EngineReport> {
+        if let Some(report) = self.natives.report(id) {
+            return Some(report);
+        }
+        let app = self.app.upgrade()?;
+        native::kept_report(&workloads::replica_directory(&app.config, id)).await
+    }
+
+    async fn fetch(&self, replica: &ReplicaSpec, model: &str) -> Result<FetchedModel, FetchError> {
+        let unusable = |text: &str| FetchError::Unusable(text.to_owned());
+        let app = self.app.upgrade().ok_or_else(|| unusable("the server is stopping"))?;
+        let payload = Payload::deserialize(&replica.launch).map_err(|error| unusable(&error.to_string()))?;
+        let archive = Archive::named(&app, &payload.account, &payload.variant, model)?;
+        let profile = app.containers.profile(&app.catalogue, &payload.variant.image).await;
+        let profile = profile.map_err(FetchError::Unusable)?;
+        let directory = workloads::replica_directory(&app.config, &replica.id);
+        self.clean_replicas.clean(&replica.id, &directory).await;
+        archive.fetch(&directory, profile.clone()).await
+    }
+
+    async fn version(&self, replica: &ReplicaSpec, model: &str) -> Result<String, FetchError> {
+        let unusable = |text: &str| FetchError::Unusable(text.to_owned());
+        let app = self.app.upgrade().ok_or_else(|| unusable("the server is stopping"))?;
+        let payload = Payload::deserialize(&replica.launch).map_err(|error| unusable(&error.to_string()))?;
+        Archive::named(&app, &payload.account, &payload.variant, model)?.version().await
+    }
+
     async fn end(&self, id: &str) -> ExitText {
+        if let Some(end) = self.natives.end(id) {
+            end.await;
+            return ExitText::default();
+        }
         let summary = match self.executor.wait(id).await {
             Ok(report) => workloads::exit_sentence(&report),
             Err(error) => error.to_string(),
@@ -171,6 +381,37 @@ impl ReplicaLauncher {
         };
         ExitText { summary, log_tail }
     }
+}
+
+/// Brings the model's archive into its folder, in the time that the variant gives.
+///
+/// # Errors
+/// A text for people.
+pub async fn unpack_model(
+    app: &App,
+    account: &str,
+    variant: &DeployedVariant,
+    model: &Path,
+) -> Result<(), String> {
+    let Some(uri) = &variant.model_data else { return Ok(()) };
+    let unpacking = async {
+        match &variant.registered_artifact {
+            Some(artifact) => {
+                let file = artifacts::open_unchanged(app, artifact).await?;
+                workloads::extract_file(file, uri, model).await
+            }
+            None => workloads::extract_object(app, account, uri, model).await,
+        }
+    };
+    let Some(seconds) = variant.download_timeout_seconds else { return unpacking.await };
+    let limit = std::time::Duration::from_secs(seconds);
+    tokio::time::timeout(limit, unpacking).await.unwrap_or_else(|_| {
+        Err(format!(
+            "The model data {uri} of variant {} was not there within {seconds} seconds; raise \
+             ModelDataDownloadTimeoutInSeconds.",
+            variant.name
+        ))
+    })
 }
 
 /// The last lines that a replica logged.
@@ -186,7 +427,7 @@ async fn log_tail(app: &App, id: &str) -> Vec<String> {
 }
 
 /// Where the inference script lives: what the environment says, when that is inside the archive.
-fn code_directory(environment: &std::collections::BTreeMap<String, String>, model: &Path) -> PathBuf {
+pub fn code_directory(environment: &std::collections::BTreeMap<String, String>, model: &Path) -> PathBuf {
     let named =
         environment.get("SAGEMAKER_SUBMIT_DIRECTORY").and_then(|path| path.strip_prefix("/opt/ml/model"));
     let relative = named.map_or("code", |path| path.trim_start_matches('/'));
@@ -203,12 +444,62 @@ impl Launcher for ReplicaLauncher {
         Box::pin(async move { self.start(replica).await.map_err(LaunchError) })
     }
 
+    fn protocol(&self, id: &str) -> Protocol {
+        if self.natives.has(id) {
+            return Protocol::Native;
+        }
+        match self.executor.spec(id) {
+            Ok(Some(spec)) if matches!(spec.confinement, Confinement::Container(_)) => {
+                container::protocol(&spec.environment)
+            }
+            // One that cannot be read is found out by its silence.
+            _ => Protocol::Frames,
+        }
+    }
+
+    fn out_of_memory_kills(&self, id: &str) -> u64 {
+        match self.executor.observe(id) {
+            Ok(Observation::Running { pid: Some(pid), .. }) => {
+                runner::cgroup::out_of_memory_kills_around(pid)
+            }
+            _ => 0,
+        }
+    }
+
+    fn native_model(&self, id: &str) -> Option<Arc<NativeModel>> {
+        self.natives.model(id)
+    }
+
+    fn fetch_model<'a>(
+        &'a self,
+        replica: &'a ReplicaSpec,
+        model: &'a str,
+    ) -> BoxFuture<'a, Result<FetchedModel, FetchError>> {
+        Box::pin(self.fetch(replica, model))
+    }
+
+    fn model_version<'a>(
+        &'a self,
+        replica: &'a ReplicaSpec,
+        model: &'a str,
+    ) -> BoxFuture<'a, Result<String, FetchError>> {
+        Box::pin(self.version(replica, model))
+    }
+
     fn exited<'a>(&'a self, id: &'a str) -> BoxFuture<'a, ExitText> {
         Box::pin(self.end(id))
     }
 
     fn stop<'a>(&'a self, id: &'a str) -> BoxFuture<'a, ()> {
         Box::pin(async move {
+            self.clean_replicas.remove(id).await;
+            if self.natives.stop(id) {
+                // One of many models has a folder in which archives are unpacked.
+                if let Some(app) = self.app.upgrade() {
+                    workloads::remove_directory(&workloads::replica_directory(&app.config, id)).await;
+                }
+                return;
+            }
             let stopped = async {
                 if !matches!(self.executor.observe(id)?, Observation::Unknown) {
                     self.executor.stop(id)?;
@@ -228,12 +519,10 @@ impl Launcher for ReplicaLauncher {
 
     fn running(&self) -> Vec<String> {
         let running = |id: &String| {
-            id.starts_with(REPLICA_PREFIX)
+            id.starts_with(&self.prefix)
                 && matches!(self.executor.observe(id), Ok(Observation::Running { .. }))
         };
-        self.executor.list().unwrap_or_default().into_iter().filter(running).collect()
+        let processes = self.executor.list().unwrap_or_default().into_iter().filter(running);
+        processes.chain(self.natives.ids()).collect()
     }
 }
-
-/// What the ids of replicas begin with, to tell them from jobs.
-const REPLICA_PREFIX: &str = "ep-";

@@ -4,20 +4,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ENVELOPED;
-use crate::own_service::SERVICE;
+use crate::own_service::own_operation;
 use crate::{Cx, Registry, Result};
 
 /// Events on a page, unless the caller wants fewer.
 const PAGE_EVENTS: usize = 100;
 
-/// Answers events after a position, oldest first.
-pub struct ListEvents;
-
-impl api::Operation for ListEvents {
-    const SERVICE: &'static api::model::Service = &SERVICE;
-    const NAME: &'static str = "ListEvents";
-    type Input = ListEventsInput;
-    type Output = ListEventsOutput;
+own_operation! {
+    /// Answers events after a position, oldest first.
+    ListEvents(ListEventsInput) -> ListEventsOutput
 }
 
 /// Input of [`ListEvents`].

@@ -8,11 +8,23 @@ use store::resources::{Resource, ResourceKey};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::sagemaker::kinds::TRAINING_JOB;
+use crate::sagemaker::kinds::{ENDPOINT, MODEL_PACKAGE, PROCESSING_JOB, TRAINING_JOB, TRANSFORM_JOB};
 use crate::training::record::TrainingRecord;
 
 /// What the envelope of a training job's new state says it is.
 pub const TRAINING_JOB_STATE: &str = "SageMaker Training Job State Change";
+
+/// What the envelope of a processing job's new state says it is.
+pub const PROCESSING_JOB_STATE: &str = "SageMaker Processing Job State Change";
+
+/// What the envelope of a transform job's new state says it is.
+pub const TRANSFORM_JOB_STATE: &str = "SageMaker Transform Job State Change";
+
+/// What the envelope of an endpoint's new state says it is.
+pub const ENDPOINT_STATE: &str = "SageMaker Endpoint State Change";
+
+/// What the envelope of a model package's new state says it is.
+pub const MODEL_PACKAGE_STATE: &str = "SageMaker Model Package State Change";
 
 /// What the envelope of a new object says it is.
 pub const OBJECT_CREATED: &str = "Object Created";
@@ -21,7 +33,19 @@ pub const OBJECT_CREATED: &str = "Object Created";
 pub const OBJECT_DELETED: &str = "Object Deleted";
 
 /// Every kind of event that has an envelope.
-pub const ENVELOPED: &[&str] = &[TRAINING_JOB_STATE, OBJECT_CREATED, OBJECT_DELETED];
+pub const ENVELOPED: &[&str] = &[
+    TRAINING_JOB_STATE,
+    PROCESSING_JOB_STATE,
+    TRANSFORM_JOB_STATE,
+    ENDPOINT_STATE,
+    MODEL_PACKAGE_STATE,
+    OBJECT_CREATED,
+    OBJECT_DELETED,
+    crate::pipelines::state_events::EXECUTION_STATE,
+    crate::pipelines::state_events::STEP_STATE,
+    crate::autoscaling::SCALING_ACTIVITY_STATE,
+    crate::monitoring::ALARM_STATE,
+];
 
 /// Members of a description that are moments.
 const MOMENTS: &[&str] = &[
@@ -29,6 +53,10 @@ const MOMENTS: &[&str] = &[
     "LastModifiedTime",
     "TrainingStartTime",
     "TrainingEndTime",
+    "ProcessingStartTime",
+    "ProcessingEndTime",
+    "TransformStartTime",
+    "TransformEndTime",
     "StartTime",
     "EndTime",
     "Timestamp",
@@ -39,12 +67,16 @@ const MOMENTS: &[&str] = &[
 /// # Errors
 /// When the database fails, or the stored record is damaged.
 pub fn append_state(session: &Session<'_>, resource: &Resource, now_ms: i64) -> store::Result<()> {
-    if resource.key.kind != TRAINING_JOB {
-        return Ok(());
-    }
-    let detail = training_job_detail(resource)?;
-    let event = envelope(TRAINING_JOB_STATE, "aws.sagemaker", &resource.key, &resource.arn, &detail, now_ms);
-    session.append_event(&resource.key, TRAINING_JOB_STATE, &event, now_ms)
+    let (state, detail) = match resource.key.kind.as_str() {
+        TRAINING_JOB => (TRAINING_JOB_STATE, job_detail(resource)?),
+        PROCESSING_JOB => (PROCESSING_JOB_STATE, job_detail(resource)?),
+        TRANSFORM_JOB => (TRANSFORM_JOB_STATE, job_detail(resource)?),
+        ENDPOINT => (ENDPOINT_STATE, endpoint_detail(resource)?),
+        MODEL_PACKAGE => (MODEL_PACKAGE_STATE, crate::registry::package::state_detail(resource)?),
+        _ => return Ok(()),
+    };
+    let event = envelope(state, "aws.sagemaker", &resource.key, &resource.arn, &detail, now_ms);
+    session.append_event(&resource.key, state, &event, now_ms)
 }
 
 /// An event as EventBridge tells it.
@@ -69,15 +101,51 @@ pub fn envelope(
     })
 }
 
-/// What DescribeTrainingJob answers, with moments in milliseconds, as EventBridge has them.
-fn training_job_detail(resource: &Resource) -> store::Result<Value> {
+/// What the job's Describe operation answers, with moments in milliseconds, as EventBridge has them.
+fn job_detail(resource: &Resource) -> store::Result<Value> {
     let record = TrainingRecord::read(&resource.document)?;
     let mut detail = resource.spec.clone();
-    let described = crate::sagemaker::training_jobs::description(resource, &record);
+    let described = match resource.key.kind.as_str() {
+        PROCESSING_JOB => crate::sagemaker::processing_jobs::description(resource, &record),
+        TRANSFORM_JOB => crate::sagemaker::transform_jobs::description(resource, &record),
+        _ => crate::sagemaker::training_jobs::description(resource, &record),
+    };
     if let (Some(members), Value::Object(described)) = (detail.as_object_mut(), described) {
         members.extend(described.into_iter().filter(|(_, value)| !value.is_null()));
     }
     in_milliseconds(&mut detail);
+    Ok(detail)
+}
+
+/// What is told of an endpoint: its variants as they are wanted, and its state in capitals, as EventBridge has them.
+fn endpoint_detail(resource: &Resource) -> store::Result<Value> {
+    let record = crate::endpoints::EndpointRecord::read(&resource.document)?;
+    let variant = |variant: &crate::endpoints::DeployedVariant| {
+        json!({
+            "VariantName": variant.name,
+            "DesiredWeight": variant.weight,
+            "DesiredInstanceCount": variant.replicas,
+        })
+    };
+    let mut state = String::new();
+    for letter in resource.status.chars() {
+        if letter.is_uppercase() && !state.is_empty() {
+            state.push('_');
+        }
+        state.extend(letter.to_uppercase());
+    }
+    let mut detail = json!({
+        "EndpointName": resource.key.name,
+        "EndpointArn": resource.arn,
+        "EndpointConfigName": record.config,
+        "ProductionVariants": record.variants.iter().map(variant).collect::<Vec<_>>(),
+        "EndpointStatus": state,
+        "CreationTime": resource.created_at,
+        "LastModifiedTime": resource.modified_at,
+    });
+    if let Some(reason) = record.failure_reason {
+        detail["FailureReason"] = reason.into();
+    }
     Ok(detail)
 }
 
@@ -98,7 +166,8 @@ fn in_milliseconds(value: &mut Value) {
     }
 }
 
-fn moment(ms: i64) -> String {
+/// A moment as EventBridge writes it.
+pub fn moment(ms: i64) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     let moment =
         OffsetDateTime::from_unix_timestamp(ms.div_euclid(1000)).unwrap_or(OffsetDateTime::UNIX_EPOCH);

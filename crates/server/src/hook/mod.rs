@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 const SITECUSTOMIZE: &str = include_str!("sitecustomize.py");
+const PATCHES: &str = include_str!("modelyard_patches.py");
 const WARM_START: &str = include_str!("warm_start.py");
 const SDK_DEFAULTS: &str = include_str!("sagemaker-defaults.yaml");
 
@@ -17,7 +18,7 @@ pub fn sdk_defaults(data_dir: &Path) -> PathBuf {
     directory(data_dir).join("sagemaker-defaults.yaml")
 }
 
-/// Writes both files where they differ.
+/// Writes the files where they differ.
 ///
 /// # Errors
 /// When the folder cannot be written.
@@ -26,6 +27,7 @@ pub fn install(data_dir: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(&directory)?;
     for (name, content) in [
         ("sitecustomize.py", SITECUSTOMIZE),
+        ("modelyard_patches.py", PATCHES),
         ("warm_start.py", WARM_START),
         ("sagemaker-defaults.yaml", SDK_DEFAULTS),
     ] {

@@ -1,77 +1,18 @@
-"""Makes the SageMaker SDK at home here: its calls of hard-coded STS hosts go to AWS_ENDPOINT_URL, and it asks for the
-state of a job each second, not each half minute. Then runs the sitecustomize that this file hides.
+"""Makes the SageMaker SDK at home here: patches what is in `modelyard_patches` when a program imports it, and runs the
+sitecustomize that this file hides.
 
-Every Python process of a job pays for this module: it imports no more than it must."""
+Every Python process of a job compiles this module anew, because its folder is read-only there: it holds no more than it
+must, and imports nothing that an interpreter has not imported by itself."""
 
 import importlib.machinery
 import os
 import sys
 
-_STS_HOST = r"https://sts(\.[a-z0-9-]+)?\.amazonaws\.com(\.cn)?/?"
-
-
-def _redirect_sts(client_module):
-    import re
-
-    create_client = client_module.ClientCreator.create_client
-
-    def create_client_here(self, service_name, *arguments, **options):
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_STS") or os.environ.get("AWS_ENDPOINT_URL")
-        url = options.get("endpoint_url")
-        if service_name == "sts" and endpoint and url and re.fullmatch(_STS_HOST, url):
-            options["endpoint_url"] = endpoint
-        return create_client(self, service_name, *arguments, **options)
-
-    client_module.ClientCreator.create_client = create_client_here
-
-
-class _ShortPauses:
-    """The module `time` as the waits of the SDK see it: a pause between two questions is short, and the rest of it
-    counts as passed, for the SDK asks for a job's state only when half a minute of its clock has gone by."""
-
-    def __init__(self, time, longest_pause_seconds):
-        self._time = time
-        self._longest_pause_seconds = longest_pause_seconds
-        self._skipped_seconds = 0.0
-        self._waits_with_timeout = 0
-
-    def sleep(self, seconds):
-        pause = min(seconds, self._longest_pause_seconds)
-        self._time.sleep(pause)
-        if not self._waits_with_timeout:
-            self._skipped_seconds += seconds - pause
-
-    def time(self):
-        return self._time.time() + self._skipped_seconds
-
-    def true_time_for_timeouts(self, logs_for_job):
-        """A wait that has an end of its own must not reach it early."""
-
-        def wait(session, job_name, wait=False, poll=10, log_type="All", timeout=None):
-            self._waits_with_timeout += bool(timeout)
-            try:
-                return logs_for_job(session, job_name, wait, poll, log_type, timeout)
-            finally:
-                self._waits_with_timeout -= bool(timeout)
-
-        return wait
-
-    def __getattr__(self, name):
-        return getattr(self._time, name)
-
-
-def _ask_often(session_module):
-    wanted = os.environ.get("MODELYARD_SDK_POLL_SECONDS", "1")
-    if wanted != "sdk" and hasattr(session_module, "_logs_for_job"):
-        clock = _ShortPauses(session_module.time, float(wanted))
-        session_module.time = clock
-        session_module._logs_for_job = clock.true_time_for_timeouts(session_module._logs_for_job)
-
 
 class _AfterImport:
     """Patches a module when, and only when, a program imports it."""
 
-    patches = {"botocore.client": _redirect_sts, "sagemaker.session": _ask_often}
+    patches = {"botocore.client": "redirect_sts", "sagemaker.session": "ask_often"}
 
     def find_spec(self, name, path=None, target=None):
         patch = self.patches.pop(name, None)
@@ -83,27 +24,13 @@ class _AfterImport:
         execute = spec.loader.exec_module
 
         def execute_and_patch(module):
+            import modelyard_patches
+
             execute(module)
-            patch(module)
+            getattr(modelyard_patches, patch)(module)
 
         spec.loader.exec_module = execute_and_patch
         return spec
-
-
-def _note_imports(path):
-    """Leaves the names of the modules that did not come with the job, for the next start to import ahead."""
-    own = ("sagemaker", "smdebug", "smdistributed", "warm_start", "sitecustomize", "usercustomize", "antigravity", "this")
-    names = []
-    for name, module in list(sys.modules.items()):
-        origin = getattr(getattr(module, "__spec__", None), "origin", None)
-        is_of_the_image = isinstance(origin, str) and origin.startswith("/") and not origin.startswith("/opt/ml/")
-        if is_of_the_image and not name.startswith("_") and name.partition(".")[0] not in own:
-            names.append(name)
-    try:
-        with open(path, "w") as file:
-            file.write("\n".join(names))
-    except OSError:
-        pass  # The next start is slower, no more.
 
 
 def _note_imports_at_the_end():
@@ -111,7 +38,12 @@ def _note_imports_at_the_end():
     if sys.prefix == "/opt/ml/.environment" and os.path.exists(path):
         import atexit
 
-        atexit.register(_note_imports, path)
+        def note():
+            from modelyard_patches import note_imports
+
+            note_imports(path)
+
+        atexit.register(note)
 
 
 def _run_hidden_sitecustomize():
@@ -126,6 +58,24 @@ def _run_hidden_sitecustomize():
         spec.loader.exec_module(module)
 
 
+def _wait_for_go():
+    """A job that waits in line may have its interpreter already: nothing of the job runs before its turn, and the places
+    where it could put something are on the path only then."""
+    path = os.environ.pop("MODELYARD_AWAITS_GO", None)
+    if path is None:
+        return
+    if not os.read(0, 1):
+        os._exit(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.environ["PYTHONPATH"] = path
+    hook, *rest = path.split(":")
+    here = sys.path.index(hook) + 1
+    sys.path[here:here] = [place for place in rest if place and place not in sys.path]
+
+
+_wait_for_go()
 sys.meta_path.insert(0, _AfterImport())
 _note_imports_at_the_end()
 _run_hidden_sitecustomize()

@@ -126,6 +126,24 @@ fn url_encoded(text: &str) -> String {
     encoded
 }
 
+/// Refuses a role that is not there or of another account, in SageMaker's words.
+///
+/// # Errors
+/// [`Error::Validation`] naming the role.
+pub async fn check_assumable(cx: &Cx, role_arn: &str) -> Result<()> {
+    let own = split_role_arn(role_arn).filter(|(account, _)| *account == cx.caller.account);
+    let known = match own {
+        None => None,
+        Some((account, name)) => cx.state.database.look(|session| session.role(account, name))?,
+    };
+    known.map(drop).ok_or_else(|| {
+        Error::Validation(format!(
+            "Could not assume role {role_arn}. Please ensure that the role exists and allows principal \
+             'sagemaker.amazonaws.com' to assume the role."
+        ))
+    })
+}
+
 /// Account and name of a role ARN; the path is left out, as role names are unique without it.
 pub fn split_role_arn(arn: &str) -> Option<(&str, &str)> {
     let rest = arn.strip_prefix("arn:aws:iam::")?;

@@ -1,6 +1,7 @@
 //! Who may call: accounts, long-lived keys, and short-lived sessions of roles.
 
 mod bootstrap;
+mod known_sessions;
 mod sessions;
 
 use std::collections::HashMap;
@@ -9,6 +10,8 @@ use std::sync::{Arc, RwLock};
 use futures::future::BoxFuture;
 use store::{Clock, Database};
 use wire::{Credential, CredentialProblem};
+
+use self::known_sessions::KnownSessions;
 
 pub use bootstrap::{EXECUTION_ROLE, create_account, create_key, prepare};
 pub use sessions::{Session, SessionIssuer, random_id};
@@ -20,6 +23,7 @@ pub struct Identity {
     clock: Clock,
     sessions: SessionIssuer,
     known: Arc<RwLock<HashMap<String, Credential>>>,
+    known_sessions: Arc<KnownSessions>,
 }
 
 impl Identity {
@@ -36,12 +40,23 @@ impl Identity {
             clock: clock.clone(),
             sessions: SessionIssuer::new(&secret, clock),
             known: Arc::default(),
+            known_sessions: Arc::default(),
         })
     }
 
     /// Makes short-lived credentials.
     pub fn sessions(&self) -> &SessionIssuer {
         &self.sessions
+    }
+
+    fn find_session(&self, access_key_id: &str, token: &str) -> Result<Credential, CredentialProblem> {
+        let now_ms = self.clock.now_ms();
+        if let Some(known) = self.known_sessions.find(access_key_id, token, now_ms) {
+            return Ok(known);
+        }
+        let credential = self.sessions.verify(access_key_id, token, now_ms)?;
+        self.known_sessions.keep(access_key_id, token, &credential, now_ms);
+        Ok(credential)
     }
 
     async fn find_key(&self, access_key_id: &str) -> Result<Credential, CredentialProblem> {
@@ -65,6 +80,7 @@ impl Identity {
             principal_arn: key.principal_arn,
             principal_id: key.principal_id,
             expires_at_ms: None,
+            session_tags: wire::SessionTags::default(),
         };
         let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         known.insert(access_key_id.to_owned(), credential.clone());
@@ -80,7 +96,7 @@ impl wire::Credentials for Identity {
     ) -> BoxFuture<'a, Result<Credential, CredentialProblem>> {
         Box::pin(async move {
             match session_token {
-                Some(token) => self.sessions.verify(access_key_id, token, self.clock.now_ms()),
+                Some(token) => self.find_session(access_key_id, token),
                 None if access_key_id.starts_with("ASIA") => Err(CredentialProblem::InvalidToken),
                 None => self.find_key(access_key_id).await,
             }

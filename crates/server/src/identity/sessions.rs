@@ -8,7 +8,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use store::Clock;
-use wire::{Credential, CredentialProblem};
+use wire::{Credential, CredentialProblem, SessionTags};
 
 /// Short-lived credentials of an assumed role.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ struct Claims {
     principal_arn: String,
     principal_id: String,
     expires_at_ms: i64,
+    #[serde(default, skip_serializing_if = "SessionTags::is_empty")]
+    session_tags: SessionTags,
 }
 
 /// Makes and checks sessions.
@@ -48,13 +50,14 @@ impl SessionIssuer {
         SessionIssuer { secret: secret.as_bytes().to_vec(), clock }
     }
 
-    /// Credentials for `principal_arn` that end after `lifetime_seconds`.
+    /// Credentials for `principal_arn` with `session_tags` that end after `lifetime_seconds`.
     pub fn issue(
         &self,
         account: &str,
         principal_arn: &str,
         principal_id: &str,
         lifetime_seconds: i64,
+        session_tags: SessionTags,
     ) -> Session {
         let access_key_id = format!("ASIA{}", random_id(16));
         let expires_at_ms = self.clock.now_ms() + lifetime_seconds * 1000;
@@ -63,6 +66,7 @@ impl SessionIssuer {
             principal_arn: principal_arn.to_owned(),
             principal_id: principal_id.to_owned(),
             expires_at_ms,
+            session_tags,
         };
         let claims = serde_json::to_vec(&claims).expect("plain strings and a number always serialize");
         let seal = self.mac(&[b"token", access_key_id.as_bytes(), &claims]);
@@ -106,6 +110,7 @@ impl SessionIssuer {
             principal_arn: claims.principal_arn,
             principal_id: claims.principal_id,
             expires_at_ms: Some(claims.expires_at_ms),
+            session_tags: claims.session_tags,
         })
     }
 
@@ -140,14 +145,18 @@ mod tests {
     fn a_session_verifies_only_with_its_own_key_before_it_ends() {
         let clock = Clock::fixed(1_000_000);
         let issuer = SessionIssuer::new("secret", clock.clone());
-        let session =
-            issuer.issue("123456789012", "arn:aws:sts::123456789012:assumed-role/R/s", "AROA:s", 60);
+        let arn = |name: &str| format!("arn:aws:sts::123456789012:assumed-role/R/{name}");
+        let tags = SessionTags {
+            tags: [("tenant".to_owned(), "a".to_owned())].into(),
+            transitive_keys: ["tenant".to_owned()].into(),
+        };
+        let session = issuer.issue("123456789012", &arn("s"), "AROA:s", 60, tags.clone());
         let credential =
             issuer.verify(&session.access_key_id, &session.session_token, clock.now_ms()).unwrap();
         assert_eq!(credential.secret_access_key, session.secret_access_key);
-        assert_eq!(credential.account, "123456789012");
+        assert_eq!((credential.account.as_str(), credential.session_tags), ("123456789012", tags));
 
-        let other = issuer.issue("123456789012", "arn:aws:sts::123456789012:assumed-role/R/t", "AROA:t", 60);
+        let other = issuer.issue("123456789012", &arn("t"), "AROA:t", 60, SessionTags::default());
         let mixed = issuer.verify(&other.access_key_id, &session.session_token, clock.now_ms());
         assert!(matches!(mixed, Err(CredentialProblem::InvalidToken)));
         let foreign = SessionIssuer::new("another", clock.clone());

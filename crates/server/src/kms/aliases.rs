@@ -6,7 +6,7 @@ use api::kms::{
     DeleteAliasOutput, ListAliases, ListAliasesInput, ListAliasesOutput, UpdateAlias, UpdateAliasInput,
     UpdateAliasOutput,
 };
-use store::keys::Alias;
+use store::keys::{Alias, Naming};
 
 use super::error::{Problem, Result};
 use super::{find, id_reference, page, page_size};
@@ -21,21 +21,21 @@ pub fn routes(registry: &mut Registry) {
 }
 
 async fn create_alias(cx: Cx, input: CreateAliasInput) -> Result<CreateAliasOutput> {
-    check_name(&input.alias_name)?;
-    let key = id_reference(&cx, &input.target_key_id)?;
-    let (account, region) = (&cx.caller.account, &cx.caller.region);
-    let made = cx.state.keys.create_alias(account, region, &input.alias_name, &key).await;
-    made.map_err(|error| Problem::of_key(&cx, error))?;
+    point(&cx, &input.alias_name, &input.target_key_id, Naming::New).await?;
     Ok(CreateAliasOutput::default())
 }
 
 async fn update_alias(cx: Cx, input: UpdateAliasInput) -> Result<UpdateAliasOutput> {
-    check_name(&input.alias_name)?;
-    let key = id_reference(&cx, &input.target_key_id)?;
-    let (account, region) = (&cx.caller.account, &cx.caller.region);
-    let changed = cx.state.keys.update_alias(account, region, &input.alias_name, &key).await;
-    changed.map_err(|error| Problem::of_key(&cx, error))?;
+    point(&cx, &input.alias_name, &input.target_key_id, Naming::Present).await?;
     Ok(UpdateAliasOutput::default())
+}
+
+/// Points a name at the key that the request names.
+async fn point(cx: &Cx, name: &str, target_key_id: &str, naming: Naming) -> Result<()> {
+    check_name(name)?;
+    let key = id_reference(cx, target_key_id)?;
+    let pointed = cx.state.keys.point_alias(&cx.caller.account, &cx.caller.region, name, &key, naming).await;
+    pointed.map_err(|error| Problem::of_key(cx, error))
 }
 
 async fn delete_alias(cx: Cx, input: DeleteAliasInput) -> Result<DeleteAliasOutput> {

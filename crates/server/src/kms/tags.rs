@@ -24,7 +24,7 @@ pub fn pairs(tags: Vec<Tag>) -> Result<Vec<(String, String)>> {
     names.sort_unstable();
     let text = if names.windows(2).any(|two| two[0] == two[1]) {
         "Duplicate tag keys"
-    } else if names.iter().any(|name| name.to_ascii_lowercase().starts_with("aws:")) {
+    } else if names.iter().any(|name| crate::tags::is_reserved(name)) {
         "aws: prefixed tag key names are not allowed for external use"
     } else {
         return Ok(pairs);

@@ -44,7 +44,7 @@ async fn put_log_events(cx: Cx, input: PutLogEventsInput) -> Result<PutLogEvents
     refuse_fields(&[("entity", input.entity.is_some())])?;
     let key = named_group(&cx, input.log_group_name).stream(input.log_stream_name);
     let batch = Batch::check(input.log_events, cx.state.clock.now_ms())?;
-    let size_bytes = cx.state.logs.append(key, batch.accepted).await.map_err(refusal)?;
+    let size_bytes = cx.state.logs.append_durably(key, batch.accepted).await.map_err(refusal)?;
     Ok(PutLogEventsOutput {
         next_sequence_token: Some(format!("{size_bytes:056}")),
         rejected_log_events_info: batch.rejected,

@@ -1,43 +1,77 @@
-//! Log groups: create, describe, delete.
+//! Log groups: create, describe, keep for some days, delete.
 
 use api::logs::{
     CreateLogGroup, CreateLogGroupInput, CreateLogGroupOutput, DeleteLogGroup, DeleteLogGroupInput,
-    DeleteLogGroupOutput, DescribeLogGroups, DescribeLogGroupsInput, DescribeLogGroupsOutput, LogGroupClass,
+    DeleteLogGroupOutput, DeleteRetentionPolicy, DeleteRetentionPolicyInput, DeleteRetentionPolicyOutput,
+    DescribeLogGroups, DescribeLogGroupsInput, DescribeLogGroupsOutput, LogGroupClass, PutRetentionPolicy,
+    PutRetentionPolicyInput, PutRetentionPolicyOutput,
 };
 use store::logs::{GroupKey, GroupList, LogGroup};
 
 use super::{
     PAGE_ITEMS, decode_token, encode_token, group_arn, identified_group, named_group, page_limit, refusal,
-    refuse_fields,
+    refuse_fields, tags,
 };
 use crate::{Cx, Error, Registry, Result};
 
 /// The one class of groups there is here.
 const CLASS: &str = "STANDARD";
 
+/// Days that a group may keep its events, as the service's reference lists them.
+const RETENTION_DAYS: &[u32] = &[
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
+];
+
 /// Registers the operations.
 pub fn routes(registry: &mut Registry) {
     registry.on::<CreateLogGroup, _, _, _>(create_log_group);
     registry.on::<DeleteLogGroup, _, _, _>(delete_log_group);
     registry.on::<DescribeLogGroups, _, _, _>(describe_log_groups);
+    registry.on::<PutRetentionPolicy, _, _, _>(put_retention_policy);
+    registry.on::<DeleteRetentionPolicy, _, _, _>(delete_retention_policy);
 }
 
 async fn create_log_group(cx: Cx, input: CreateLogGroupInput) -> Result<CreateLogGroupOutput> {
     refuse_fields(&[
         ("kmsKeyId", input.kms_key_id.is_some()),
-        ("tags", input.tags.is_some()),
         ("logGroupClass", input.log_group_class.as_ref().is_some_and(|class| !is_standard(class))),
         ("deletionProtectionEnabled", input.deletion_protection_enabled == Some(true)),
     ])?;
     let key = named_group(&cx, input.log_group_name);
-    cx.state.logs.create_group(key).await.map_err(refusal)?;
+    let (arn, tags) = (group_arn(&key), tags::checked(input.tags.unwrap_or_default())?);
+    cx.state.logs.create_tagged_group(key, arn, tags).await.map_err(tags::too_many)?;
     Ok(CreateLogGroupOutput::default())
 }
 
 async fn delete_log_group(cx: Cx, input: DeleteLogGroupInput) -> Result<DeleteLogGroupOutput> {
     let key = named_group(&cx, input.log_group_name);
-    cx.state.logs.delete_group(key).await.map_err(refusal)?;
+    let arn = group_arn(&key);
+    cx.state.logs.delete_tagged_group(key, arn).await.map_err(refusal)?;
     Ok(DeleteLogGroupOutput::default())
+}
+
+async fn put_retention_policy(cx: Cx, input: PutRetentionPolicyInput) -> Result<PutRetentionPolicyOutput> {
+    let given = input.retention_in_days;
+    let days = u32::try_from(given).ok().filter(|days| RETENTION_DAYS.contains(days)).ok_or_else(|| {
+        let allowed: Vec<String> = RETENTION_DAYS.iter().map(u32::to_string).collect();
+        Error::invalid_parameter(format!(
+            "1 validation error detected: Value '{given}' at 'retentionInDays' failed to satisfy constraint: Member must \
+             satisfy enum value set: [{}]",
+            allowed.join(", ")
+        ))
+    })?;
+    let key = named_group(&cx, input.log_group_name);
+    cx.state.logs.set_retention(key, Some(days)).await.map_err(refusal)?;
+    Ok(PutRetentionPolicyOutput::default())
+}
+
+async fn delete_retention_policy(
+    cx: Cx,
+    input: DeleteRetentionPolicyInput,
+) -> Result<DeleteRetentionPolicyOutput> {
+    let key = named_group(&cx, input.log_group_name);
+    cx.state.logs.set_retention(key, None).await.map_err(refusal)?;
+    Ok(DeleteRetentionPolicyOutput::default())
 }
 
 async fn describe_log_groups(cx: Cx, input: DescribeLogGroupsInput) -> Result<DescribeLogGroupsOutput> {
@@ -109,6 +143,7 @@ fn described(cx: &Cx, group: LogGroup) -> api::logs::LogGroup {
         arn: Some(format!("{arn}:*")),
         log_group_arn: Some(arn),
         stored_bytes: i64::try_from(group.stored_bytes).ok(),
+        retention_in_days: group.retention_days.and_then(|days| i32::try_from(days).ok()),
         ..Default::default()
     }
 }

@@ -5,6 +5,7 @@ mod filter_pattern;
 mod groups;
 mod json_pattern;
 mod streams;
+mod tags;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,6 +23,7 @@ pub fn routes(registry: &mut Registry) {
     groups::routes(registry);
     streams::routes(registry);
     events::routes(registry);
+    tags::routes(registry);
 }
 
 /// The group that a request names by its name, or by name or ARN.

@@ -2,6 +2,7 @@
 
 mod page;
 mod query;
+mod tracked;
 
 use std::collections::BTreeMap;
 
@@ -14,8 +15,8 @@ use super::refusal::{Refusal, Result};
 use super::window::{check_period, periods, window};
 use crate::{Cx, Registry};
 use page::{Page, Shown};
-pub(super) use query::MetricQuery;
-use query::Queries;
+pub(super) use query::{MetricQuery, Queries};
+pub use tracked::TrackedMetric;
 
 /// Periods that the metrics of a request may have together; a longer period or a shorter time needs fewer.
 const MOST_PERIODS: i64 = 1_000_000;

@@ -143,6 +143,7 @@ mod tests {
             principal_arn: String::new(),
             principal_id: String::new(),
             access_key_id: String::new(),
+            session_tags: Default::default(),
         };
         let properties = Properties { metric: None, caller: &caller, offset_minutes: 90 };
         fill(template, "loss", &points.to_vec(), &properties)

@@ -1,5 +1,6 @@
-//! CloudWatch metrics: put, statistics, data with metric math, and lists.
+//! CloudWatch: metrics are put, summed up, computed with and listed; alarms watch them.
 
+mod alarms;
 mod data;
 mod label;
 mod list;
@@ -17,6 +18,9 @@ use api::cloudwatch::Dimension;
 
 use crate::Registry;
 use crate::app::App;
+pub use alarms::{ALARM_STATE, Alarms, State as AlarmState, start as watch_alarms, states as alarm_states};
+pub use alarms::{ScalingAlarm, scaling_alarms};
+pub use data::TrackedMetric;
 use refusal::{Refusal, Result};
 
 /// Registers the operations.
@@ -25,6 +29,7 @@ pub fn routes(registry: &mut Registry) {
     statistics::routes(registry);
     data::routes(registry);
     list::routes(registry);
+    alarms::routes(registry);
 }
 
 /// Time between two looks for samples that are too old.

@@ -20,6 +20,8 @@ pub enum Refusal {
     Validation(String),
     /// A token that this operation did not make, or made for another request.
     Token,
+    /// Another error of the model, by the name of its shape.
+    Named(&'static str, String),
     /// Everything that other services have, too.
     Other(Error),
 }
@@ -45,6 +47,7 @@ impl wire::IntoError for Refusal {
             Refusal::Combination(text) => ("InvalidParameterCombination", text),
             Refusal::Validation(text) => ("ValidationError", text),
             Refusal::Token => ("InvalidNextToken", "The NextToken does not belong to this request.".into()),
+            Refusal::Named(name, text) => (name, text),
             Refusal::Other(error) => return error.into_error(service, request_id),
         };
         wire::Error::new(code, 400, text)

@@ -127,6 +127,7 @@ impl S3Access for Gate {
             principal_arn: credential.principal_arn,
             principal_id: credential.principal_id,
             access_key_id,
+            session_tags: credential.session_tags,
         };
         let allowed = self.authorize.authorize(&caller, &format!("s3:{operation}"), &input).await;
         allowed.map_err(|error| S3Error::with_message(S3ErrorCode::AccessDenied, error.message))?;

@@ -157,6 +157,7 @@ async fn copy(
     let mut hasher = hasher(&algorithms)?;
     let copied = tokio::task::spawn_blocking(move || {
         let context = || store::Error::file("read the source of a copy");
+        file.until(end);
         file.seek(SeekFrom::Start(start)).map_err(context())?;
         let mut source = file.take(end - start);
         let mut buffer = vec![0; CHUNK_BYTES];

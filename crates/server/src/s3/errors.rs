@@ -2,7 +2,7 @@
 
 use s3s::{S3Error, S3ErrorCode, s3_error};
 use store::Error;
-use store::objects::{BUCKET_KIND, Refusal, UPLOAD_KIND};
+use store::objects::{BUCKET_KIND, Refusal, RemoteProblem, UPLOAD_KIND};
 
 /// The answer for an error of the store.
 pub fn answer(error: Error) -> S3Error {
@@ -26,6 +26,7 @@ pub fn answer(error: Error) -> S3Error {
         }
         Error::Refused(refusal) => refused(&refusal),
         Error::Key(problem) => super::encryption::refused(&problem),
+        Error::Remote(problem) => of_remote(problem),
         Error::Invalid(text) => S3Error::with_message(S3ErrorCode::InvalidArgument, text),
         other => {
             if let Some(problem) = other.disk_problem() {
@@ -38,12 +39,22 @@ pub fn answer(error: Error) -> S3Error {
     }
 }
 
+fn of_remote(problem: RemoteProblem) -> S3Error {
+    let (code, text) = match problem {
+        RemoteProblem::Unavailable(text) => (S3ErrorCode::ServiceUnavailable, text),
+        RemoteProblem::Denied(text) => (S3ErrorCode::AccessDenied, text),
+        RemoteProblem::Refused(text) => (S3ErrorCode::InvalidRequest, text),
+    };
+    tracing::warn!(problem = text, "a remote bucket does not do what is asked of it");
+    S3Error::with_message(code, format!("{text}."))
+}
+
 fn refused(refusal: &Refusal) -> S3Error {
     let code = match refusal {
         Refusal::BucketName(_) => S3ErrorCode::InvalidBucketName,
         Refusal::KeyEmpty => S3ErrorCode::InvalidArgument,
         Refusal::NoFileName(_) => S3ErrorCode::InvalidArgument,
-        Refusal::OfFolder(_) => S3ErrorCode::InvalidRequest,
+        Refusal::OfFolder(_) | Refusal::OfRemote(_) => S3ErrorCode::InvalidRequest,
         Refusal::KeyTooLong => S3ErrorCode::KeyTooLongError,
         Refusal::NoParts => S3ErrorCode::MalformedXML,
         Refusal::PartOrder => S3ErrorCode::InvalidPartOrder,

@@ -27,6 +27,9 @@ pub async fn put_bucket_lifecycle_configuration(
     let account = account(&request)?;
     let input = request.input;
     let bucket = front.objects.bucket(&account, &input.bucket).await.map_err(answer)?;
+    if bucket.remote.is_some() {
+        return Err(not_honoured("lifecycle rules of a bucket that lies in a remote store"));
+    }
     if bucket.folder.is_some() {
         return Err(not_honoured("lifecycle rules of a bucket that is a folder of the machine"));
     }

@@ -32,6 +32,8 @@ use s3s::{S3, S3Request, S3Response, S3Result};
 use store::objects::ObjectStore;
 use wire::Body;
 
+use crate::training::input_changes::InputChanges;
+
 pub use auth::Owner;
 
 /// What the operations share.
@@ -49,8 +51,9 @@ pub fn service(
     credentials: Arc<dyn wire::Credentials>,
     authorize: Arc<dyn wire::Authorize>,
     region: String,
+    changes: Arc<InputChanges>,
 ) -> Service {
-    objects.observe(notifications::observer());
+    objects.observe(notifications::observer(changes));
     let mut builder = S3ServiceBuilder::new(Front { rules_changed: expiry::start(&objects), objects });
     builder.set_auth(auth::Keys { credentials: credentials.clone() });
     builder.set_access(auth::Gate { credentials, authorize, region });

@@ -13,6 +13,7 @@ use super::attributes::not_honoured;
 use super::auth::account;
 use super::errors::answer;
 use crate::events::{OBJECT_CREATED, OBJECT_DELETED, envelope};
+use crate::training::input_changes::InputChanges;
 
 /// Kind of the document that is there while a bucket sends its events.
 const DOCUMENT: &str = "notification";
@@ -61,9 +62,10 @@ pub async fn get_bucket_notification_configuration(
     }))
 }
 
-/// Writes the events of buckets that ask for them.
-pub fn observer() -> Observer {
-    Arc::new(|session, bucket, object, change, at_ms| {
+/// Tells the jobs that read there, and writes the events of buckets that ask for them.
+pub fn observer(changes: Arc<InputChanges>) -> Observer {
+    Arc::new(move |session, bucket, object, change, at_ms| {
+        changes.note(&bucket.name, &object.key);
         if session.bucket_document(&bucket.name, DOCUMENT)?.is_none() {
             return Ok(());
         }

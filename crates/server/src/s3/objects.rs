@@ -83,6 +83,7 @@ pub async fn get_object(
     };
     conditions.check(&object)?;
     let selected = Selected::of(&object, input.range, input.part_number)?;
+    file.until(selected.bytes.end);
     if selected.bytes.start > 0 {
         file.seek(SeekFrom::Start(selected.bytes.start)).map_err(S3Error::internal_error)?;
     }

@@ -7,6 +7,7 @@ use s3s::dto::*;
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use super::Front;
+use super::attributes::not_honoured;
 use super::auth::{account, percent_decoded};
 use super::errors::{answer, refusal};
 
@@ -107,6 +108,9 @@ pub async fn get_object_tagging(
     let account = account(&request)?;
     let input = request.input;
     check_version(input.version_id.as_deref())?;
+    if front.objects.bucket(&account, &input.bucket).await.map_err(answer)?.remote.is_some() {
+        return Err(not_honoured("tags of objects in a bucket that lies in a remote store"));
+    }
     let object = front.objects.head(&account, &input.bucket, &input.key).await.map_err(answer)?;
     Ok(S3Response::new(GetObjectTaggingOutput { tag_set: shown(object.attributes.tags), version_id: None }))
 }

@@ -9,7 +9,9 @@ use api::sagemaker::{
 use serde_json::{Value, json};
 
 use super::kinds::{ENDPOINT_CONFIG, MODEL};
-use super::{fields, listing, records};
+use super::{component_hosts, fields, listing, records, shadow_variants};
+use crate::async_inference::AsyncSettings;
+use crate::endpoints::{Routing, serverless};
 use crate::{Cx, Error, Registry, Result};
 
 /// Registers the operations.
@@ -28,8 +30,35 @@ const HONOURED: &[&str] = &[
     "ProductionVariants.InstanceType",
     "ProductionVariants.InitialVariantWeight",
     "ProductionVariants.VolumeSizeInGB",
+    "ProductionVariants.ManagedInstanceScaling.Status",
+    "ProductionVariants.ManagedInstanceScaling.MinInstanceCount",
+    "ProductionVariants.ManagedInstanceScaling.MaxInstanceCount",
+    "ProductionVariants.InferenceAmiVersion",
     "ProductionVariants.ModelDataDownloadTimeoutInSeconds",
     "ProductionVariants.ContainerStartupHealthCheckTimeoutInSeconds",
+    "ProductionVariants.RoutingConfig.RoutingStrategy",
+    "ProductionVariants.ServerlessConfig.MemorySizeInMB",
+    "ProductionVariants.ServerlessConfig.MaxConcurrency",
+    "ProductionVariants.ServerlessConfig.ProvisionedConcurrency",
+    "ShadowProductionVariants.VariantName",
+    "ShadowProductionVariants.ModelName",
+    "ShadowProductionVariants.InitialInstanceCount",
+    "ShadowProductionVariants.InstanceType",
+    "ShadowProductionVariants.InitialVariantWeight",
+    "ShadowProductionVariants.VolumeSizeInGB",
+    "ShadowProductionVariants.ModelDataDownloadTimeoutInSeconds",
+    "ShadowProductionVariants.ContainerStartupHealthCheckTimeoutInSeconds",
+    "ShadowProductionVariants.RoutingConfig.RoutingStrategy",
+    "ExecutionRoleArn",
+    "EnableNetworkIsolation",
+    "DataCaptureConfig.**",
+    "AsyncInferenceConfig.OutputConfig.S3OutputPath",
+    "AsyncInferenceConfig.OutputConfig.S3FailurePath",
+    "AsyncInferenceConfig.OutputConfig.KmsKeyId",
+    "AsyncInferenceConfig.OutputConfig.NotificationConfig.SuccessTopic",
+    "AsyncInferenceConfig.OutputConfig.NotificationConfig.ErrorTopic",
+    "AsyncInferenceConfig.OutputConfig.NotificationConfig.IncludeInferenceResponseIn",
+    "AsyncInferenceConfig.ClientConfig.MaxConcurrentInvocationsPerInstance",
     "Tags.**",
 ];
 
@@ -49,16 +78,22 @@ async fn create_endpoint_config(
             )));
         }
         names.push(name);
-        let Some(model) = variant["ModelName"].as_str() else {
-            return Err(Error::field("ProductionVariants without ModelName"));
-        };
+        routing(variant)?;
+        component_hosts::check(&cx, &cx.input, variant).await?;
+        let Some(model) = variant["ModelName"].as_str() else { continue };
         // The model must be there when the configuration is made, as in the service.
-        records::find(&cx, MODEL, model).await?;
+        let model = records::find(&cx, MODEL, model).await?;
+        serverless::check(&cx.input, variant, &model.spec)?;
     }
+    AsyncSettings::of(&cx.input)?;
     if variants.iter().map(weight).sum::<f64>() <= 0.0 {
         return Err(Error::Validation(
             "ProductionVariants: the sum of InitialVariantWeight must be above 0.".into(),
         ));
+    }
+    shadow_variants::check(&cx, &cx.input).await?;
+    if !cx.input["DataCaptureConfig"].is_null() {
+        crate::capture::check(&cx.input["DataCaptureConfig"])?;
     }
     let tags = records::tag_pairs(input.tags.as_deref())?;
     let resource =
@@ -74,6 +109,20 @@ async fn create_endpoint_config(
             other => other,
         })?;
     Ok(CreateEndpointConfigOutput { endpoint_config_arn: Some(arn) })
+}
+
+/// Which replica of a variant gets a request.
+///
+/// # Errors
+/// When the strategy is one that is not honoured.
+pub fn routing(variant: &Value) -> Result<Routing> {
+    match variant["RoutingConfig"]["RoutingStrategy"].as_str() {
+        None | Some("RANDOM") => Ok(Routing::Random),
+        Some("LEAST_OUTSTANDING_REQUESTS") => Ok(Routing::LeastOutstandingRequests),
+        Some(other) => {
+            Err(Error::field(&format!("ProductionVariants.RoutingConfig.RoutingStrategy {other}")))
+        }
+    }
 }
 
 /// Share of the traffic that a variant asks for; 1 when it says nothing.

@@ -49,8 +49,11 @@ pub async fn page(cx: &Cx, kind: &'static str, filters: Filters, default_order: 
     };
     let query = ListQuery {
         name_contains: filters.name_contains,
+        name_prefix: None,
         status: filters.status,
         warm_pool_status: filters.warm_pool_status,
+        narrowed: Vec::new(),
+        members: None,
         created_after: filters.created_after.map(|at| at.as_millis()),
         created_before: filters.created_before.map(|at| at.as_millis()),
         modified_after: filters.modified_after.map(|at| at.as_millis()),
@@ -59,6 +62,7 @@ pub async fn page(cx: &Cx, kind: &'static str, filters: Filters, default_order: 
         descending: filters.sort_order.as_deref().unwrap_or(default_order) == "Descending",
         limit: filters.max_results.unwrap_or(DEFAULT_ROWS).max(1) as usize,
         next_token: filters.next_token,
+        ..Default::default()
     };
     let (account, region) = (cx.caller.account.clone(), cx.caller.region.clone());
     Ok(cx.state.database.read(move |session| session.list_resources(&account, &region, kind, &query)).await?)

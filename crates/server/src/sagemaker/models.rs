@@ -8,8 +8,11 @@ use api::sagemaker::{
 use serde_json::{Value, json};
 
 use super::kinds::MODEL;
-use super::{fields, listing, records};
+use super::{fields, listing, multi_container, package_deployment, records};
 use crate::{Cx, Error, Registry, Result};
+
+/// The word of the API for a container of many models.
+const MULTI_MODEL: &str = "MultiModel";
 
 /// Registers the operations.
 pub fn routes(registry: &mut Registry) {
@@ -28,19 +31,44 @@ const HONOURED: &[&str] = &[
     "PrimaryContainer.ModelDataSource.S3DataSource.S3DataType",
     "PrimaryContainer.ModelDataSource.S3DataSource.CompressionType",
     "PrimaryContainer.Environment.**",
+    "PrimaryContainer.ModelPackageName",
+    "PrimaryContainer.InferenceSpecificationName",
+    "PrimaryContainer.ContainerHostname",
+    "PrimaryContainer.MultiModelConfig.ModelCacheSetting",
     "Containers.Image",
     "Containers.Mode",
     "Containers.ModelDataUrl",
+    "Containers.ModelDataSource.S3DataSource.S3Uri",
+    "Containers.ModelDataSource.S3DataSource.S3DataType",
+    "Containers.ModelDataSource.S3DataSource.CompressionType",
+    "Containers.ContainerHostname",
+    "Containers.MultiModelConfig.ModelCacheSetting",
     "Containers.Environment.**",
+    "Containers.ModelPackageName",
+    "Containers.InferenceSpecificationName",
+    "InferenceExecutionConfig.Mode",
     "ExecutionRoleArn",
     "EnableNetworkIsolation",
     "Tags.**",
 ];
 
-/// The one container of a model, which may be given either way.
+/// The one container of a model, which may be given either way; the first where there are several.
 pub fn container(spec: &Value) -> &Value {
     let primary = &spec["PrimaryContainer"];
     if primary.is_null() { &spec["Containers"][0] } else { primary }
+}
+
+/// All containers of a model.
+pub fn containers(spec: &Value) -> Vec<&Value> {
+    match spec["Containers"].as_array() {
+        Some(containers) if spec["PrimaryContainer"].is_null() => containers.iter().collect(),
+        _ => vec![&spec["PrimaryContainer"]],
+    }
+}
+
+/// Whether a container has many models.
+pub fn has_many_models(container: &Value) -> bool {
+    container["Mode"] == MULTI_MODEL
 }
 
 /// URI of the model's archive: `ModelDataUrl`, or a compressed S3 object.
@@ -52,9 +80,17 @@ pub fn model_data(container: &Value) -> Option<&str> {
 
 async fn create_model(cx: Cx, input: CreateModelInput) -> Result<CreateModelOutput> {
     fields::check(&cx.input, HONOURED)?;
-    check(&cx.input)?;
+    check_containers(&cx.input)?;
+    let (cx, document) = package_deployment::resolve(cx).await?;
+    for container in containers(&cx.input) {
+        check(container)?;
+    }
+    multi_container::check(&cx.input)?;
+    if let Some(role) = &input.execution_role_arn {
+        crate::iam::check_assumable(&cx, role).await?;
+    }
     let tags = records::tag_pairs(input.tags.as_deref())?;
-    let resource = records::new_resource(&cx, MODEL, &input.model_name, "Created", json!({}));
+    let resource = records::new_resource(&cx, MODEL, &input.model_name, "Created", document);
     let arn = resource.arn.clone();
     records::insert(&cx, resource, tags, "Cannot create already existing model", false).await.map_err(
         |error| {
@@ -70,28 +106,33 @@ async fn create_model(cx: Cx, input: CreateModelInput) -> Result<CreateModelOutp
     Ok(CreateModelOutput { model_arn: Some(arn) })
 }
 
-/// Rules that the model of the API cannot say.
-fn check(raw: &Value) -> Result<()> {
+/// The one container may be given in one of two ways.
+fn check_containers(raw: &Value) -> Result<()> {
     let containers = raw["Containers"].as_array().map_or(0, Vec::len);
     match (raw["PrimaryContainer"].is_null(), containers) {
-        (false, 0) | (true, 1) => {}
+        (false, 0) | (true, 1..) => {}
         (true, 0) => return Err(Error::Validation("PrimaryContainer or Containers must be given.".into())),
         (false, _) => {
             return Err(Error::Validation("PrimaryContainer and Containers cannot both be given.".into()));
         }
-        (true, _) => return Err(Error::field("Containers with more than one element")),
     }
-    let container = container(raw);
+    Ok(())
+}
+
+/// Rules for a container that the model of the API cannot say.
+fn check(container: &Value) -> Result<()> {
     if container["Image"].is_null() {
         return Err(Error::Validation("Image must be given for the container.".into()));
     }
-    if let Some(mode) = container["Mode"].as_str()
-        && mode != "SingleModel"
-    {
-        return Err(Error::field(&format!("Mode {mode}")));
+    let has_many = has_many_models(container);
+    if !has_many && !container["MultiModelConfig"].is_null() {
+        return Err(Error::Validation("MultiModelConfig needs Mode MultiModel.".into()));
     }
     if !container["ModelDataUrl"].is_null() && !container["ModelDataSource"].is_null() {
         return Err(Error::Validation("ModelDataUrl and ModelDataSource cannot both be given.".into()));
+    }
+    if has_many {
+        return check_prefix(container);
     }
     let source = &container["ModelDataSource"]["S3DataSource"];
     for (name, works) in [("S3DataType", "S3Object"), ("CompressionType", "Gzip")] {
@@ -105,6 +146,26 @@ fn check(raw: &Value) -> Result<()> {
         && crate::training::bucket_and_key(uri).is_none_or(|(_, key)| key.is_empty() || key.ends_with('/'))
     {
         return Err(Error::Validation(format!("ModelDataUrl: {uri:?} is not the S3 URI of an object.")));
+    }
+    Ok(())
+}
+
+/// The models of a container that has many lie below a prefix.
+fn check_prefix(container: &Value) -> Result<()> {
+    if !container["ModelDataSource"].is_null() {
+        return Err(Error::field("ModelDataSource with Mode MultiModel"));
+    }
+    if !container["ModelPackageName"].is_null() {
+        return Err(Error::field("ModelPackageName with Mode MultiModel"));
+    }
+    let Some(uri) = container["ModelDataUrl"].as_str() else {
+        return Err(Error::Validation(
+            "ModelDataUrl must be given for Mode MultiModel: the S3 prefix below which the archives lie."
+                .into(),
+        ));
+    };
+    if crate::training::bucket_and_key(uri).is_none() {
+        return Err(Error::Validation(format!("ModelDataUrl: {uri:?} is not an S3 URI.")));
     }
     Ok(())
 }

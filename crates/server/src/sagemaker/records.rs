@@ -5,7 +5,7 @@ use serde_json::Value;
 use store::resources::{Resource, ResourceKey};
 
 use super::kinds;
-use crate::{Cx, Error, Result};
+use crate::{Cx, Error, Result, tags};
 
 /// The key of a resource in the caller's account and region.
 pub fn key(cx: &Cx, kind: &str, name: &str) -> ResourceKey {
@@ -40,10 +40,13 @@ pub fn new_resource(cx: &Cx, kind: &'static str, name: &str, status: &str, docum
 /// Tags as pairs; a key that is given twice is refused.
 ///
 /// # Errors
-/// [`Error::Validation`] for a duplicate key.
-pub fn tag_pairs(tags: Option<&[api::sagemaker::Tag]>) -> Result<Vec<(String, String)>> {
+/// [`Error::Validation`] for a duplicate or reserved key.
+pub fn tag_pairs(given: Option<&[api::sagemaker::Tag]>) -> Result<Vec<(String, String)>> {
     let mut pairs: Vec<(String, String)> = Vec::new();
-    for tag in tags.unwrap_or_default() {
+    for tag in given.unwrap_or_default() {
+        if tags::is_reserved(&tag.key) {
+            return Err(Error::Validation(tags::RESERVED.into()));
+        }
         if pairs.iter().any(|(key, _)| *key == tag.key) {
             return Err(Error::Validation(format!("Tags: the key {:?} is given twice.", tag.key)));
         }
@@ -64,8 +67,10 @@ pub async fn insert(
     queued: bool,
 ) -> Result<()> {
     let arn = resource.arn.clone();
+    let by = super::entities::user(cx);
     let stored = cx.state.database.write(move |session| {
         session.insert_resource(&resource)?;
+        super::lineage::created(session, &resource, &by)?;
         session.put_tags(&resource.arn, &tags)?;
         session.append_event(&resource.key, "Created", &resource.spec, resource.created_at)?;
         crate::events::append_state(session, &resource, resource.created_at)?;
@@ -86,7 +91,7 @@ pub async fn insert(
 /// [`Error::NotFound`].
 pub async fn find(cx: &Cx, kind: &'static str, name: &str) -> Result<Resource> {
     let wanted = key(cx, kind, name);
-    let found = cx.state.database.read(move |session| session.find_resource(&wanted)).await?;
+    let found = cx.state.database.look(|session| session.find_resource(&wanted))?;
     found.ok_or_else(|| Error::not_found(kind, arn(cx, kind, name)))
 }
 
@@ -105,6 +110,15 @@ pub fn described<T: DeserializeOwned>(resource: &Resource, more: Value) -> Resul
 /// Milliseconds since 1970 as the wire form of a timestamp.
 pub fn seconds(at_ms: i64) -> f64 {
     at_ms as f64 / 1000.0
+}
+
+/// The refusal of a change that does not go with the resource's status.
+pub fn wrong_status(resource: &Resource) -> store::Error {
+    store::Error::WrongStatus {
+        kind: resource.key.kind.clone(),
+        name: resource.key.name.clone(),
+        status: resource.status.clone(),
+    }
 }
 
 /// Deletes a resource that nothing else depends on.

@@ -33,10 +33,6 @@ pub fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
     if hosts > MOST_HOSTS as u64 {
         return Err(Error::field(&format!("ResourceConfig.InstanceCount above {MOST_HOSTS}")));
     }
-    if hosts > 1 && input.enable_network_isolation == Some(true) {
-        // Isolated hosts would each have a network of their own, in which their peers are not.
-        return Err(Error::field("EnableNetworkIsolation with more than one instance"));
-    }
     check_channels(raw, groups.map_or(&[], Vec::as_slice))?;
     check_launcher(input)
 }

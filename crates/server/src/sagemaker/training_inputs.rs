@@ -134,17 +134,22 @@ fn check_folder(raw: &Value, config: &str, uri_field: &str) -> Result<()> {
         )));
     }
     let Some(path) = folder["LocalPath"].as_str().filter(|path| !path.is_empty()) else { return Ok(()) };
-    let trimmed = Path::new(path.trim_end_matches('/'));
-    let is_reserved = SYSTEM_FOLDERS.iter().any(|system| trimmed.starts_with(system))
-        || ["/opt", "/opt/ml", "/tmp"].iter().any(|whole| trimmed == Path::new(whole))
-        || trimmed.starts_with("/opt/ml/input");
-    if is_reserved || check_mount_target(trimmed).is_err() {
+    if !is_usable_folder(path) {
         return Err(invalid(format!(
             "{config}.LocalPath: {path:?} cannot be used; give an absolute path without '..' that is the job's own, such as \
              /opt/ml/checkpoints."
         )));
     }
     Ok(())
+}
+
+/// Whether a folder of the container is the job's own, so that something may be put there.
+pub fn is_usable_folder(path: &str) -> bool {
+    let trimmed = Path::new(path.trim_end_matches('/'));
+    let is_reserved = SYSTEM_FOLDERS.iter().any(|system| trimmed.starts_with(system))
+        || ["/opt", "/opt/ml", "/tmp"].iter().any(|whole| trimmed == Path::new(whole))
+        || trimmed.starts_with("/opt/ml/input");
+    !is_reserved && check_mount_target(trimmed).is_ok()
 }
 
 fn invalid(text: String) -> Error {

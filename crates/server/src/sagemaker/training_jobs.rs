@@ -11,7 +11,7 @@ use store::resources::Resource;
 use store::warm_pools::WarmPool;
 
 use super::kinds::TRAINING_JOB;
-use super::{fields, listing, records, training_hosts, training_inputs, training_times};
+use super::{fields, job_stop, listing, records, training_hosts, training_inputs, training_times};
 use crate::training::admission;
 use crate::training::record::TrainingRecord;
 use crate::training::warm_pool;
@@ -26,7 +26,7 @@ pub fn routes(registry: &mut Registry) {
     registry.on::<DeleteTrainingJob, _, _, _>(delete_training_job);
 }
 
-/// What a training job honours. `ProfilerConfig`, `ProfilerRuleConfigurations` and `ExperimentConfig` are recorded and shown;
+/// What a training job honours. `ProfilerConfig` and `ProfilerRuleConfigurations` are recorded and shown;
 /// the job's log says that the rules are not evaluated. `DebugHookConfig` reaches the container as the service writes it.
 const HONOURED: &[&str] = &[
     "TrainingJobName",
@@ -68,18 +68,21 @@ const HONOURED: &[&str] = &[
     "TensorBoardOutputConfig.LocalPath",
     "Tags.**",
     "EnableNetworkIsolation",
+    "EnableInterContainerTrafficEncryption",
     "DebugHookConfig.**",
     "ProfilerConfig.**",
     "ProfilerRuleConfigurations.**",
     "ExperimentConfig.**",
     "RemoteDebugConfig.EnableRemoteDebug",
     "InfraCheckConfig.EnableInfraCheck",
+    "SessionChainingConfig.EnableSessionTagChaining",
     "Environment.**",
 ];
 
 async fn create_training_job(cx: Cx, input: CreateTrainingJobInput) -> Result<CreateTrainingJobOutput> {
     fields::check(&cx.input, HONOURED)?;
     check(&cx.input, &input)?;
+    crate::iam::check_assumable(&cx, &input.role_arn).await?;
     if let Some(key) = input.output_data_config.kms_key_id.as_deref().filter(|key| !key.is_empty()) {
         crate::kms::check_usable(&cx, "OutputDataConfig.KmsKeyId", key).await?;
     }
@@ -87,6 +90,10 @@ async fn create_training_job(cx: Cx, input: CreateTrainingJobInput) -> Result<Cr
     asked.map_err(Error::Validation)?;
     let tags = records::tag_pairs(input.tags.as_deref())?;
     let mut record = TrainingRecord::default();
+    let chaining = input.session_chaining_config.as_ref();
+    if chaining.is_some_and(|chaining| chaining.enable_session_tag_chaining == Some(true)) {
+        record.session_tags = cx.caller.session_tags.clone();
+    }
     (record.queue, record.priority) = admission::queue_and_priority(&cx.input).map_err(Error::Validation)?;
     record.enter("Starting", "Starting the training job", cx.state.clock.now_ms());
     let name = &input.training_job_name;
@@ -107,6 +114,7 @@ fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
         return Err(Error::Validation("AlgorithmSpecification.TrainingImage must be given.".into()));
     }
     training_hosts::check(raw, input)?;
+    check_encryption(raw)?;
     training_times::check(input)?;
     check_warm_pool(raw)?;
     let output = &input.output_data_config.s3_output_path;
@@ -123,6 +131,16 @@ fn check(raw: &Value, input: &CreateTrainingJobInput) -> Result<()> {
                 return Err(Error::Validation(format!("{field}: {error}.")));
             }
         }
+    }
+    Ok(())
+}
+
+/// What one instance says to itself needs no encryption; what several say to each other has none here.
+fn check_encryption(raw: &Value) -> Result<()> {
+    let resources = &raw["ResourceConfig"];
+    let is_one = resources["InstanceCount"].as_i64() == Some(1) && resources["InstanceGroups"].is_null();
+    if raw["EnableInterContainerTrafficEncryption"] == true && !is_one {
+        return Err(Error::field("EnableInterContainerTrafficEncryption with more than one instance"));
     }
     Ok(())
 }
@@ -160,7 +178,8 @@ async fn describe_training_job(cx: Cx, input: DescribeTrainingJobInput) -> Resul
     records::described(&resource, shown)
 }
 
-fn show_pool(shown: &mut Value, pool: Option<&WarmPool>, now_ms: i64) {
+/// Adds the pool of a job to its description.
+pub fn show_pool(shown: &mut Value, pool: Option<&WarmPool>, now_ms: i64) {
     if let Some(pool) = pool {
         shown["WarmPoolStatus"] = warm_pool::shown(pool, now_ms);
     }
@@ -242,33 +261,7 @@ fn summary(resource: &Resource, pool: Option<&WarmPool>, now_ms: i64) -> Result<
 
 async fn stop_training_job(cx: Cx, input: StopTrainingJobInput) -> Result<StopTrainingJobOutput> {
     let resource = records::find(&cx, TRAINING_JOB, &input.training_job_name).await?;
-    let (key, now_ms) = (resource.key.clone(), cx.state.clock.now_ms());
-    let stopped = cx.state.database.write(move |session| {
-        let changed = session.update_resource(&key, now_ms, |resource| match resource.status.as_str() {
-            "InProgress" => {
-                let mut record = TrainingRecord::read(&resource.document)?;
-                record.enter("Stopping", "Stopping the training job", now_ms);
-                resource.document = record.to_document();
-                resource.status = "Stopping".into();
-                Ok(())
-            }
-            "Stopping" => Ok(()),
-            status => Err(store::Error::WrongStatus {
-                kind: TRAINING_JOB.into(),
-                name: resource.key.name.clone(),
-                status: status.into(),
-            }),
-        })?;
-        session.append_event(&key, "StopRequested", &Value::Null, now_ms)?;
-        crate::events::append_state(session, &changed, now_ms)?;
-        session.want_stop(&key)
-    });
-    stopped.await.map_err(|error| match error {
-        store::Error::WrongStatus { status, .. } => Error::Validation(format!(
-            "The request was rejected because the training job is in status {status}."
-        )),
-        other => other.into(),
-    })?;
+    job_stop::request(&cx.state, &resource).await?;
     cx.state.training.stop(&resource.key);
     Ok(StopTrainingJobOutput::default())
 }

@@ -4,29 +4,26 @@
 use std::sync::Arc;
 
 use api::sagemaker::CreateTrainingJobInput;
-use failpoint::Point;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use runner::workload::ExitReport;
-use serde_json::Value;
 use store::DiskProblem;
-use store::metrics::FollowedJob;
 use store::resources::Resource;
 use store::work::Work;
 use tokio::sync::Notify;
 
 use super::addresses::Lease;
+use super::ahead::{Ahead, Held};
+use super::kind::{self, JobKind};
+use super::prepare::Moment;
 use super::record::{FailureCard, HostRecord, TrainingRecord};
-use super::room::Room;
-use super::run_facts::RunFacts;
-use super::verdict::{self, Verdict};
 use super::{
-    admission, deadlines, failure, hang, hosts, metrics, outputs, prepare, restart, spot, sync, usage,
-    warm_pool, warm_start,
+    admission, deadlines, hang, hosts, launch, prepare, restart, spot, sync, usage, verdict, warm_pool,
 };
 use crate::app::App;
 use crate::capacity::Allocation;
 use crate::job_log::JobLog;
+use crate::sagemaker::lineage;
 
 /// Pause before a step is repeated that failed for no fault of the job.
 const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
@@ -63,7 +60,9 @@ pub struct Attempt<'a> {
     pub work: &'a Work,
     /// Who holds it.
     pub owner: &'a str,
-    /// The request.
+    /// The kind of the job, with the request of one that is no training job.
+    pub kind: JobKind,
+    /// What is asked of whoever runs the job, in the words of CreateTrainingJob whatever its kind.
     pub request: CreateTrainingJobInput,
 }
 
@@ -74,7 +73,7 @@ pub async fn run(app: &Arc<App>, work: Work, owner: &str, stop: &Notify) {
             Ok(Driven::Ended) => return,
             Ok(Driven::Restarted) => {}
             Err(error) => {
-                tracing::error!(job = work.key.name, %error, "a training job is repeated from its last step");
+                tracing::error!(job = work.key.name, %error, "a job is repeated from its last step");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
@@ -88,14 +87,13 @@ enum Driven {
 }
 
 async fn drive(app: &Arc<App>, work: &Work, owner: &str, stop: &Notify) -> store::Result<Driven> {
-    let key = work.key.clone();
-    let found = app.database.read(move |session| session.find_resource(&key)).await?;
+    let found = app.database.look(|session| session.find_resource(&work.key))?;
     let Some(resource) = found else {
         return forget(app, work, owner).await.map(|()| Driven::Ended);
     };
-    let request = serde_json::from_value(resource.spec.clone())?;
+    let (kind, request) = JobKind::read(&resource)?;
     let record = TrainingRecord::read(&resource.document)?;
-    let attempt = Attempt { app, work, owner, request };
+    let attempt = Attempt { app, work, owner, kind, request };
     let end = attempt.to_the_end(record, stop).await?;
     let End::Restarted { pause } = end else { return attempt.finish(end).await.map(|()| Driven::Ended) };
     tokio::select! {
@@ -124,8 +122,8 @@ impl Attempt<'_> {
             Ok(claim) => claim,
             Err(text) => return Ok(End::Failed(FailureCard::new("capacity", text))),
         };
-        if !record.attempts.is_between && hosts::are_all_started(self.app, &record.hosts)? {
-            tracing::info!(job = key.name, "a training job is taken up again");
+        if !record.attempts.is_between && hosts::are_all_started(self.app, &record)? {
+            tracing::info!(job = key.name, "a job is taken up again");
             let lease = record.addresses.map(|range| addresses.hold(key, range));
             let allocation = self.app.capacity.enter(claim, record.grant);
             return self.watch(&record.hosts, stop, allocation, lease).await;
@@ -136,19 +134,52 @@ impl Attempt<'_> {
         if let Some(reason) = self.app.capacity.never_fits(&claim) {
             return Ok(End::Failed(FailureCard::new("capacity", format!("CapacityError: {reason}"))));
         }
-        let allocation = tokio::select! {
-            allocation = warm_pool::admit(self, claim) => allocation?,
-            () = self.stopped(stop) => return Ok(End::Stopped),
-            () = deadlines::wait_time_over(self) => return Ok(End::WaitTime),
-            () = deadlines::pending_time_over(self, &record) => return Ok(End::PendingTime),
+        let mut ahead = Ahead::of(self);
+        let admitted = tokio::select! {
+            allocation = warm_pool::admit(self, claim) => allocation.map(Ok),
+            () = self.stopped(stop) => Ok(Err(End::Stopped)),
+            () = deadlines::wait_time_over(self) => Ok(Err(End::WaitTime)),
+            () = deadlines::pending_time_over(self, &record) => Ok(Err(End::PendingTime)),
+            never = ahead.keep_ready() => match never {},
         };
+        let allocation = match admitted {
+            Ok(Ok(allocation)) => allocation,
+            ended => {
+                ahead.give_up().await;
+                return ended.map(|ended| ended.err().unwrap_or(End::Superseded));
+            }
+        };
+        let held = tokio::select! {
+            held = self.prepared_ahead(&mut ahead, &allocation) => held.map(Ok),
+            () = self.stopped(stop) => Ok(Err(Some(End::Stopped))),
+            () = deadlines::wait_time_over(self) => Ok(Err(Some(End::WaitTime))),
+            interrupted = spot::interrupted(self, &allocation) => interrupted.map(|()| Err(None)),
+        };
+        ahead.give_up().await;
+        match held? {
+            Ok(None) => {}
+            Ok(Some(held)) => {
+                return match launch::let_go(self, &held.ready).await? {
+                    Ok(()) => self.watch(&held.ready.hosts, stop, allocation, Some(held.lease)).await,
+                    Err(card) => restart::or_fail(self, *card).await,
+                };
+            }
+            Err(Some(end)) => {
+                warm_pool::retain(self, allocation);
+                return Ok(end);
+            }
+            Err(None) => {
+                let hosts = self.record()?.hosts;
+                return restart::begin_anew(self, restart::Cause::Interrupted, None, &hosts).await;
+            }
+        }
         let [high, low, ..] = uuid::Uuid::new_v4().into_bytes();
         let lease = match self.app.training.warm_starts().addresses(key) {
             Some(range) => addresses.hold(key, range),
             None => addresses.take(key, u16::from_be_bytes([high, low])),
         };
         let ready = tokio::select! {
-            ready = prepare::ready(self, lease.range(), &allocation.grant) => match ready? {
+            ready = prepare::ready(self, lease.range(), &allocation.grant, Moment::Turn) => match ready? {
                 Ok(ready) => Ok(ready),
                 Err(card) => Err(restart::or_fail(self, *card).await?),
             },
@@ -156,7 +187,7 @@ impl Attempt<'_> {
             () = deadlines::wait_time_over(self) => Err(End::WaitTime),
             interrupted = spot::interrupted(self, &allocation) => {
                 interrupted?;
-                let hosts = self.record().await?.hosts;
+                let hosts = self.record()?.hosts;
                 Err(restart::begin_anew(self, restart::Cause::Interrupted, None, &hosts).await?)
             }
         };
@@ -168,27 +199,38 @@ impl Attempt<'_> {
             }
         };
         // Not cut short by a stop, which would not know what runs already; the watch sees it.
-        match prepare::start(self, &ready).await? {
+        match launch::start(self, &ready).await? {
             Ok(()) => self.watch(&ready.hosts, stop, allocation, Some(lease)).await,
             Err(card) => restart::or_fail(self, *card).await,
         }
+    }
+
+    /// What was prepared while the job waited, if it can be used; finished first, if that is under way.
+    async fn prepared_ahead(
+        &self,
+        ahead: &mut Ahead<'_>,
+        allocation: &Allocation,
+    ) -> store::Result<Option<Held>> {
+        if ahead.is_under_way() {
+            let starting = self.kind.starting();
+            self.update(move |record, now_ms| record.begin(starting, now_ms)).await?;
+        }
+        ahead.take(&allocation.grant).await
     }
 
     /// The record as it is now.
     ///
     /// # Errors
     /// When the database fails, or the job was deleted.
-    pub async fn record(&self) -> store::Result<TrainingRecord> {
-        let key = self.work.key.clone();
-        let read = self.app.database.read(move |session| session.resource(&key)).await?;
+    pub fn record(&self) -> store::Result<TrainingRecord> {
+        let read = self.app.database.look(|session| session.resource(&self.work.key))?;
         TrainingRecord::read(&read.document)
     }
 
     /// Returns once a stop is wanted.
     async fn stopped(&self, stop: &Notify) {
         loop {
-            let key = self.work.key.clone();
-            match self.app.database.read(move |session| session.stop_wanted(&key)).await {
+            match self.app.database.look(|session| session.stop_wanted(&self.work.key)) {
                 Ok(true) => return,
                 Ok(false) => stop.notified().await,
                 Err(error) => {
@@ -206,6 +248,7 @@ impl Attempt<'_> {
         allocation: Allocation,
         lease: Option<Lease>,
     ) -> store::Result<End> {
+        tokio::spawn(lineage::jobs::record_inputs(self.app.clone(), self.work.key.clone()));
         let ended = self.all_ended(hosts);
         let unstored = sync::keep(self, hosts);
         tokio::pin!(ended, unstored);
@@ -213,6 +256,7 @@ impl Attempt<'_> {
             reports = &mut ended => reports,
             never = hang::watch(self) => match never {},
             never = usage::forward(self, hosts) => match never {},
+            never = self.give_back_early(hosts, &allocation) => match never {},
             () = self.stopped(stop) => {
                 hosts::stop(self.app, hosts, None);
                 ended.await
@@ -249,6 +293,23 @@ impl Attempt<'_> {
                 restart::or_fail(self, FailureCard::new("supervisor", text)).await
             }
         }
+    }
+
+    /// Lets others have the job's part of the machine as soon as its processes have ended, unless it keeps that: its supervisors
+    /// still write down what they were.
+    async fn give_back_early(
+        &self,
+        hosts: &[HostRecord],
+        allocation: &Allocation,
+    ) -> std::convert::Infallible {
+        if warm_pool::keep_alive_seconds(&self.request) == 0 {
+            let waits = hosts.iter().map(|host| self.app.executor.wait_for_processes(&host.workload));
+            // Where that cannot be told, it is given back with the reports.
+            if futures::future::try_join_all(waits).await.is_ok() {
+                allocation.give_back();
+            }
+        }
+        std::future::pending().await
     }
 
     /// Waits until all hosts have ended; when one fails, the others are asked to end.
@@ -290,223 +351,51 @@ impl Attempt<'_> {
         }
     }
 
-    /// Judges the exits, uploads what the job leaves.
-    async fn settle(&self, hosts: &[HostRecord], reports: &[ExitReport]) -> store::Result<End> {
-        let stop_wanted = {
-            let key = self.work.key.clone();
-            self.app.database.read(move |session| session.stop_wanted(&key)).await?
-        };
-        let started_at = reports.iter().map(|report| report.started_at_ms as i64).min().unwrap_or_default();
-        let ended_at = reports.iter().map(|report| report.ended_at_ms as i64).max().unwrap_or_default();
-        let record = self.record().await?;
-        let limit_seconds = restart::time_left_seconds(self, &record.attempts);
-        let verdict = verdict::verdict(reports, limit_seconds, stop_wanted);
-        if let Some(cause) = self.reason_to_restart(&record, verdict, stop_wanted, hosts, reports).await {
-            let run = restart::Run::of(self, hosts, reports).await;
-            return restart::begin_anew(self, cause, Some(run), hosts).await;
-        }
-        let first_failed = match verdict {
-            Verdict::Failed(index) if hosts.len() > 1 => Some(hosts[index].name.clone()),
-            _ => None,
-        };
-        let metrics = metrics::final_metrics(self, hosts).await;
-        let exits: Vec<_> = reports
-            .iter()
-            .map(|report| (report.exit.clone(), report.ended_at_ms as i64, RunFacts::of(report)))
-            .collect();
-        let committed = self
-            .update(move |record, _| {
-                for (host, (exit, ended_at, run)) in record.hosts.iter_mut().zip(exits) {
-                    host.exit = Some(exit);
-                    host.ended_at = Some(ended_at);
-                    host.run = Some(run);
-                }
-                record.first_failed_host = first_failed;
-                if record.attempts.number() == 1 {
-                    record.training_started_at = Some(started_at);
-                }
-                record.attempts.run_started_at = Some(started_at);
-                record.training_ended_at = Some(ended_at);
-                metrics::merge(&mut record.final_metrics, metrics);
-                record.enter("Uploading", "Uploading generated training model", ended_at);
-            })
-            .await;
-        if matches!(committed, Err(store::Error::LeaseLost { .. } | store::Error::Missing { .. })) {
-            return Ok(End::Superseded);
-        }
-        let record = TrainingRecord::read(&committed?.document)?;
-        let (unstored, hang) = (record.checkpoint_failure, record.hang.filter(|hang| hang.ends_job));
-        let end = match verdict {
-            _ if hang.is_some() && !stop_wanted => End::Failed(hang::card(self, &hosts[0], hang).await),
-            _ if unstored.is_some() => {
-                End::Failed(FailureCard::new("checkpoint", unstored.unwrap_or_default()))
-            }
-            Verdict::Stopped if record.attempts.is_wait_time_over && !stop_wanted => End::WaitTime,
-            Verdict::Stopped => End::Stopped,
-            Verdict::Completed => End::Completed,
-            Verdict::TimeLimit => End::TimeLimit,
-            Verdict::Failed(index) => {
-                End::Failed(failure::card(self, &hosts[index], hosts.len(), &reports[index]).await)
-            }
-        };
-        let mut room = Room::default();
-        let unstored = loop {
-            match sync::finish(self, hosts).await {
-                Some(card) if failure::is_of_full_disk(&card.whole_text) && room.wait(self).await => {}
-                unstored => break unstored,
-            }
-        };
-        let end = match unstored {
-            Some(card) if !matches!(end, End::Failed(_)) => End::Failed(card),
-            _ => end,
-        };
-        let with_model = !matches!(end, End::Failed(_));
-        let uploaded = loop {
-            match outputs::upload(self, hosts, with_model).await {
-                Err(text) if with_model && failure::is_of_full_disk(&text) && room.wait(self).await => {}
-                uploaded => break uploaded,
-            }
-        };
-        match uploaded {
-            Ok(uploaded) => {
-                failpoint::pass(Point::OutputStored);
-                self.update(move |record, _| record.model_artifacts = uploaded).await?;
-                Ok(end)
-            }
-            // What failed first is what the user has to know.
-            Err(_) if matches!(end, End::Failed(_)) => Ok(end),
-            Err(text) => Ok(End::Failed(FailureCard::new("output", text))),
-        }
-    }
-
-    /// Whether the attempt that has ended is to be followed by another one, and why.
-    async fn reason_to_restart(
-        &self,
-        record: &TrainingRecord,
-        verdict: Verdict,
-        stop_wanted: bool,
-        hosts: &[HostRecord],
-        reports: &[ExitReport],
-    ) -> Option<restart::Cause> {
-        let is_ended_by_us = record.checkpoint_failure.is_some()
-            || record.hang.as_ref().is_some_and(|hang| hang.ends_job)
-            || record.attempts.is_wait_time_over;
-        if stop_wanted || is_ended_by_us {
-            return None;
-        }
-        if restart::is_interrupted(record, verdict, reports) {
-            return Some(restart::Cause::Interrupted);
-        }
-        let Verdict::Failed(index) = verdict else { return None };
-        let card = failure::card(self, &hosts[index], hosts.len(), &reports[index]).await;
-        restart::is_retried(self, record, &card).then_some(restart::Cause::Retry(card.reason))
-    }
-
     /// Changes the record while the lease is held; `change` also gets the time.
     pub async fn update(
         &self,
         change: impl FnOnce(&mut TrainingRecord, i64) + Send + 'static,
     ) -> store::Result<Resource> {
         let (work, owner, now_ms) = (self.work.clone(), self.owner.to_owned(), self.app.clock.now_ms());
+        let tells_steps = self.kind.has_secondary_status();
         self.app
             .database
             .write(move |session| {
                 session.check_lease(&work, &owner)?;
-                let mut entered = None;
+                let mut entered = Vec::new();
                 let changed = session.update_resource(&work.key, now_ms, |resource| {
                     let mut record = TrainingRecord::read(&resource.document)?;
-                    let before = record.secondary_status().to_owned();
+                    let before = record.transitions.clone();
                     change(&mut record, now_ms);
-                    if record.secondary_status() != before {
-                        entered = record.transitions.last().cloned();
-                    }
+                    entered = record.entered_since(&before);
                     resource.document = record.to_document();
                     Ok(())
                 })?;
-                if let Some(transition) = entered {
+                for count in entered {
+                    let mut record = TrainingRecord::read(&changed.document)?;
+                    record.transitions.truncate(count);
+                    let Some(transition) = record.transitions.last_mut() else { continue };
+                    transition.ended_at = None;
                     let detail = serde_json::json!({"message": transition.message});
                     session.append_event(&work.key, &transition.status, &detail, now_ms)?;
-                    crate::events::append_state(session, &changed, now_ms)?;
+                    if tells_steps {
+                        let then = Resource { document: record.to_document(), ..changed.clone() };
+                        crate::events::append_state(session, &then, now_ms)?;
+                    }
                 }
                 Ok(changed)
             })
             .await
     }
 
-    async fn finish(&self, end: End) -> store::Result<()> {
-        let (status, secondary, message, card) = match end {
-            End::Superseded | End::Restarted { .. } => {
-                return warm_pool::ended(self.app, &self.work.key).await;
-            }
-            End::Completed => ("Completed", "Completed", "Training job completed".to_owned(), None),
-            End::Stopped => ("Stopped", "Stopped", "Training job stopped".to_owned(), None),
-            End::TimeLimit => {
-                let text = "Training job runtime exceeded MaxRuntimeInSeconds provided";
-                ("Stopped", "MaxRuntimeExceeded", text.to_owned(), None)
-            }
-            End::WaitTime => {
-                ("Stopped", "MaxWaitTimeExceeded", deadlines::WAIT_TIME_MESSAGE.to_owned(), None)
-            }
-            End::PendingTime => ("Stopped", "Stopped", deadlines::PENDING_TIME_MESSAGE.to_owned(), None),
-            End::Failed(card) => {
-                let card = failure::complete(card);
-                ("Failed", "Failed", card.reason.clone(), Some(card))
-            }
-        };
-        failpoint::at(Point::JobFinish).map_err(store::Error::file("record the end of a job"))?;
-        let leaves_pool = warm_pool::is_left(self, card.as_ref().map(|card| card.reason.as_str()));
-        let (work, owner, now_ms) = (self.work.clone(), self.owner.to_owned(), self.app.clock.now_ms());
-        let hosts = self
-            .app
-            .database
-            .write(move |session| {
-                let mut hosts = Vec::new();
-                let changed = session.update_resource(&work.key, now_ms, |resource| {
-                    let mut record = TrainingRecord::read(&resource.document)?;
-                    record.enter(secondary, &message, now_ms);
-                    if let Some(last) = record.transitions.last_mut() {
-                        last.ended_at = Some(now_ms);
-                    }
-                    record.training_ended_at.get_or_insert(now_ms);
-                    record.failure.clone_from(&card);
-                    hosts.clone_from(&record.hosts);
-                    resource.document = record.to_document();
-                    resource.status = status.into();
-                    Ok(())
-                })?;
-                let detail =
-                    card.as_ref().map_or(Value::Null, |card| serde_json::json!({"cause": card.cause}));
-                session.append_event(&work.key, status, &detail, now_ms)?;
-                crate::events::append_state(session, &changed, now_ms)?;
-                if let Some(card) = card {
-                    session.record_failure(&card.noted(&work.key, now_ms))?;
-                }
-                session.forget_metric_places(&FollowedJob::of(&work.key), usage::PLACE)?;
-                warm_pool::end(session, &changed, leaves_pool, now_ms)?;
-                session.finish_work(&work, &owner)?;
-                Ok(hosts)
-            })
-            .await;
-        match hosts {
-            Err(store::Error::LeaseLost { .. } | store::Error::Missing { .. }) => {}
-            hosts => {
-                let hosts = hosts?;
-                failpoint::pass(Point::JobCleanUp);
-                let pattern = warm_start::pattern(self.app, &self.work.key, &hosts);
-                hosts::clean_up(self.app, &hosts).await;
-                warm_pool::ended(self.app, &self.work.key).await?;
-                if leaves_pool && let Some(pattern) = pattern {
-                    warm_pool::prepare(self.app, &self.work.key, pattern).await;
-                }
-                return Ok(());
-            }
-        }
-        warm_pool::ended(self.app, &self.work.key).await
+    /// The log group of the job.
+    pub fn log_group(&self) -> &'static str {
+        kind::log_group(&self.work.key.kind)
     }
 
     /// The log of this job, for the server's own lines.
     pub fn log(&self, stream: &str) -> JobLog {
         let key = &self.work.key;
-        JobLog::new(self.app, &key.account, &key.region, prepare::LOG_GROUP, stream)
+        JobLog::new(self.app, &key.account, &key.region, self.log_group(), stream)
     }
 }

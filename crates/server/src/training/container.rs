@@ -3,58 +3,27 @@
 use std::path::{Path, PathBuf};
 
 use runner::catalogue::ContainerImage;
-use runner::oci::{Container, Engine, ImageDetails, Limits};
-use runner::workload::{Access, Confinement, Mount};
+use runner::oci::{Container, Limits};
+use runner::workload::{Confinement, Mount};
 
 use super::prepare::{Furnished, Program, Step, failed};
 use crate::app::App;
-use crate::containers;
+use crate::containers::{self, HadImage};
 use crate::job_log::JobLog;
 use crate::workloads;
 
-/// What a container may write, below `/opt/ml`. The rest of that folder is the image's own: many keep their code there.
-const WRITABLE: [&str; 4] = ["input", "model", "output", "checkpoints"];
-
 /// An image that the engine has.
 pub struct Image {
-    engine: Engine,
-    details: ImageDetails,
+    had: HadImage,
     limits: Limits,
 }
 
 impl Image {
     /// Has the image, pulled if need be, with the progress in the job's log.
     pub async fn have(app: &App, image: &ContainerImage, log: &JobLog) -> Step<Image> {
-        let cannot_pull =
-            |text: String| failed("image", format!("ClientError: Cannot pull algorithm container. {text}"));
-        let engine = match app.containers.engine().await {
-            Ok(engine) => engine,
-            Err(reason) => {
-                return cannot_pull(format!(
-                    "The image {:?} is to be run as a container: {reason}",
-                    image.reference
-                ));
-            }
-        };
-        let (lines, mut received) = tokio::sync::mpsc::unbounded_channel::<String>();
-        let credentials = containers::credentials(&app.config.data_dir);
-        let pulling = engine.clone();
-        let have = async move {
-            let mut progress = move |line: &str| {
-                // The receiver lives as long as the pull.
-                let _ = lines.send(line.to_owned());
-            };
-            pulling.ensure_image(&image.reference, image.pull, &credentials, &mut progress).await
-        };
-        let write = async {
-            while let Some(line) = received.recv().await {
-                log.line(&format!("modelyard: {line}")).await;
-            }
-        };
-        // The channel closes when the pull ends, and with it the writing.
-        match tokio::join!(have, write) {
-            (Ok(details), ()) => Ok(Image { engine, details, limits: image.limits.clone() }),
-            (Err(error), ()) => cannot_pull(error.to_string()),
+        match containers::have(app, image, log).await {
+            Ok(had) => Ok(Image { had, limits: image.limits.clone() }),
+            Err(reason) => failed("image", format!("ClientError: Cannot pull algorithm container. {reason}")),
         }
     }
 
@@ -65,15 +34,17 @@ impl Image {
             Err(error) => return failed("request", format!("ClientError: {error}")),
         };
         // The image's own path would be hidden by that of the connection.
-        if let Some(own) = self.details.environment.get("PYTHONPATH").filter(|own| !own.is_empty()) {
+        if let Some(own) = self.had.details.environment.get("PYTHONPATH").filter(|own| !own.is_empty()) {
             command.environment.entry("PYTHONPATH".to_owned()).or_insert_with(|| own.clone());
         }
         let container = Container {
-            engine: self.engine.clone(),
-            image: self.details.id.clone(),
+            engine: self.had.engine.clone(),
+            image: self.had.details.id.clone(),
             entrypoint: command.entrypoint,
-            has_own_user: self.details.user.is_some(),
+            has_own_user: self.had.details.user.is_some(),
             limits: self.limits.clone(),
+            network: None,
+            door: None,
         };
         Ok(Program {
             command: command.arguments,
@@ -89,11 +60,7 @@ impl Image {
 fn mounts(app: &App, furnished: &Furnished, opt_ml: &Path) -> Vec<Mount> {
     let mut mounts = workloads::connection_mounts(app);
     mounts.extend(furnished.mounts.clone());
-    // A channel that is a stream has FIFOs, which the job opens and the server fills.
-    let channels = furnished.contract.channels.iter().filter(|channel| channel.input_mode != "Pipe");
-    let channels = channels.map(|channel| (format!("input/data/{}", channel.name), Access::ReadOnly));
-    let folders = WRITABLE.map(|name| (name.to_owned(), Access::ReadWrite));
-    for (name, access) in folders.into_iter().chain(channels) {
+    for (name, access) in furnished.contract.container_folders() {
         let target = Path::new("/opt/ml").join(&name);
         if !mounts.iter().any(|mount| mount.target == target) {
             mounts.push(Mount { source: opt_ml.join(name), target, access });

@@ -13,8 +13,9 @@ use store::resources::ResourceKey;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::prepare::LOG_GROUP;
+use super::kind;
 use crate::app::App;
+use crate::sagemaker::kinds::TRAINING_JOB;
 
 /// Namespace of the metrics of training jobs.
 pub const NAMESPACE: &str = "/aws/sagemaker/TrainingJobs";
@@ -96,8 +97,7 @@ pub async fn resume(app: &Arc<App>) {
         Vec::new()
     });
     for job in followed {
-        let kind = crate::sagemaker::kinds::TRAINING_JOB;
-        let key = ResourceKey::new(&*job.account, &*job.region, kind, &*job.name);
+        let key = ResourceKey::new(&*job.account, &*job.region, TRAINING_JOB, &*job.name);
         let wanted = key.clone();
         let found = app.database.read(move |session| session.find_resource(&wanted)).await;
         let runs = |status: &str| matches!(status, "InProgress" | "Stopping");
@@ -150,7 +150,7 @@ impl Reading {
 
     /// Reads all streams of the job as far as they go.
     async fn read_on(&mut self) -> Result<(), String> {
-        let group = GroupKey::new(&*self.job.account, &*self.job.region, LOG_GROUP);
+        let group = GroupKey::new(&*self.job.account, &*self.job.region, kind::log_group(TRAINING_JOB));
         let prefix = Some(format!("{}/", self.job.name));
         let list = StreamList { prefix, limit: usize::MAX, ..StreamList::default() };
         let streams = match self.app.logs.streams(group.clone(), list).await {

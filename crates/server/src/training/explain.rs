@@ -6,10 +6,11 @@ use store::failures::{Occurrence, Occurrences};
 use store::resources::Resource;
 
 use super::deadlines;
-use super::prepare::LOG_GROUP;
+use super::kind;
 use super::record::{FailureCard, TrainingRecord};
 use crate::app::App;
 use crate::job_log::JobLog;
+use crate::transform::record::TransformState;
 
 /// The answer, with times in seconds since 1970.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -84,14 +85,18 @@ pub async fn explain(app: &App, resource: &Resource) -> store::Result<Explanatio
     };
     let message = record.transitions.last().map(|transition| transition.message.clone()).unwrap_or_default();
     if let Some(host) = record.hosts.first() {
-        answer.logs = Some(format!("{LOG_GROUP} {}", host.log_stream));
+        answer.logs = Some(format!("{} {}", kind::log_group(&resource.key.kind), host.log_stream));
     }
     if let Some(card) = record.failure.clone() {
         failed(app, resource, &record, card, &mut answer).await?;
         return Ok(answer);
     }
     match (resource.status.as_str(), answer.secondary_status.as_str()) {
-        ("Completed", _) => answer.sentence = "It completed; there is nothing to explain.".into(),
+        ("Completed", _) => {
+            let engines = record.transform.as_ref().map(TransformState::engines_sentence);
+            answer.sentence =
+                format!("It completed; there is nothing to explain.{}", engines.unwrap_or_default());
+        }
         ("Stopped", "MaxRuntimeExceeded") => {
             let seconds = &resource.spec["StoppingCondition"]["MaxRuntimeInSeconds"];
             answer.sentence = format!("It was ended when its time limit of {seconds} seconds was over.");
@@ -110,16 +115,17 @@ pub async fn explain(app: &App, resource: &Resource) -> store::Result<Explanatio
             answer.hint = "Give it a larger StoppingCondition.MaxPendingTimeInSeconds; docs/capacity.md says who goes first.".into();
         }
         ("Stopped", _) => {
-            answer.sentence = "It was stopped on request (StopTrainingJob or `modelyard jobs stop`).".into()
+            answer.sentence =
+                "It was stopped on request (by StopTrainingJob, StopProcessingJob, StopTransformJob or `modelyard jobs stop`)."
+                    .into()
         }
         ("Stopping", _) => {
             answer.sentence =
                 "It is stopping: its program was sent SIGTERM and has up to 120 seconds to save its work."
                     .into();
         }
-        (_, "Starting" | "Pending" | "Restarting")
-            if record.hosts.is_empty() || record.attempts.is_between =>
-        {
+        (_, "Pending") => waiting(app, resource, &message, &mut answer),
+        (_, "Starting" | "Restarting") if record.hosts.is_empty() || record.attempts.is_between => {
             waiting(app, resource, &message, &mut answer);
         }
         _ => running(app, resource, &record, &message, &mut answer).await,
@@ -179,8 +185,14 @@ async fn running(
                 for_long(since)
             )
         }
-        "Training" => {
+        "Training" | "Processing" => {
             format!("Its program runs, for {}.", for_long(record.attempts.run_started_at.unwrap_or(since)))
+        }
+        "Transforming" => {
+            let state = record.transform.as_ref();
+            let progress = state.map(|state| state.progress.sentence(now_ms)).unwrap_or_default();
+            let engines = state.map(TransformState::engines_sentence).unwrap_or_default();
+            format!("It transforms its objects: {progress}.{engines}")
         }
         "Interrupted" => {
             "Its spot instances were interrupted: its program was sent SIGTERM and has up to 120 seconds to end; then it starts again."
@@ -209,7 +221,7 @@ async fn running(
     }
     let key = &resource.key;
     for host in &record.hosts {
-        let log = JobLog::new(app, &key.account, &key.region, LOG_GROUP, &host.log_stream);
+        let log = JobLog::new(app, &key.account, &key.region, kind::log_group(&key.kind), &host.log_stream);
         let line = match log.timed_tail(1).await.pop() {
             Some((at, text)) => format!("{}, last log line {} ago: {text}", host.name, for_long(at)),
             None => format!("{}: no log line yet", host.name),

@@ -71,7 +71,7 @@ pub async fn card(
     limits::explain(&mut card, report);
     card.traceback = traceback.map(|traceback| traceback.text);
     card.log_tail = tail.split_off(tail.len().saturating_sub(TAIL_LINES));
-    card.logs = Some(format!("{} {}", prepare::LOG_GROUP, host.log_stream));
+    card.logs = Some(format!("{} {}", attempt.log_group(), host.log_stream));
     if card.sentence.is_empty() {
         card = with(card, diagnosis);
     }

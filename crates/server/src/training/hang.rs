@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use runner::activity::Activity;
 use runner::workload::Observation;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::attempt::Attempt;
 use super::failure;
-use super::prepare::{LOG_GROUP, shown_command};
+use super::prepare::shown_command;
 use super::record::{FailureCard, HangNotice, HostRecord, TrainingRecord};
 use crate::config::HangAction;
 
@@ -128,34 +128,25 @@ async fn report(
     } else {
         format!(" Its processes: {}.", processes.join("; "))
     };
-    let (work, owner, now_ms) = (attempt.work.clone(), attempt.owner.to_owned(), attempt.app.clock.now_ms());
+    let now_ms = attempt.app.clock.now_ms();
+    let detail = json!({"message": sentence, "processes": processes, "ends_job": ends_job});
     let noted = sentence.clone();
-    attempt
-        .app
-        .database
-        .write(move |session| {
-            session.check_lease(&work, &owner)?;
-            session.update_resource(&work.key, now_ms, |resource| {
-                let mut record = TrainingRecord::read(&resource.document)?;
-                let mut message_before = String::new();
-                if let Some(current) = record.transitions.last_mut() {
-                    message_before = std::mem::replace(&mut current.message, noted.clone());
-                }
-                record.hang = Some(HangNotice {
-                    found_at: now_ms,
-                    sentence: noted.clone(),
-                    processes: processes.clone(),
-                    message_before,
-                    ends_job,
-                });
-                resource.document = record.to_document();
-                Ok(())
-            })?;
-            let detail = json!({"message": noted, "processes": processes, "ends_job": ends_job});
-            session.append_event(&work.key, "HangSuspected", &detail, now_ms)
-        })
-        .await?;
-    tracing::warn!(job = attempt.work.key.name, ends_job, "a training job may hang");
+    let change = move |record: &mut TrainingRecord| {
+        let mut message_before = String::new();
+        if let Some(current) = record.transitions.last_mut() {
+            message_before = std::mem::replace(&mut current.message, noted.clone());
+        }
+        let sentence = noted.clone();
+        record.hang = Some(HangNotice {
+            found_at: now_ms,
+            sentence,
+            processes: processes.clone(),
+            message_before,
+            ends_job,
+        });
+    };
+    record_change(attempt, "HangSuspected", detail, change).await?;
+    tracing::warn!(job = attempt.work.key.name, ends_job, "a job may hang");
     let consequence =
         if ends_job { " It is ended for that (hang_action = \"fail\" in the settings)." } else { "" };
     for host in &record.hosts {
@@ -168,29 +159,40 @@ async fn report(
     Ok(true)
 }
 
+/// Changes the record and tells of it, in one transaction.
+async fn record_change(
+    attempt: &Attempt<'_>,
+    event: &'static str,
+    detail: Value,
+    change: impl FnOnce(&mut TrainingRecord) + Send + 'static,
+) -> store::Result<()> {
+    let (work, owner, now_ms) = (attempt.work.clone(), attempt.owner.to_owned(), attempt.app.clock.now_ms());
+    let written = attempt.app.database.write(move |session| {
+        session.check_lease(&work, &owner)?;
+        session.update_resource(&work.key, now_ms, |resource| {
+            let mut record = TrainingRecord::read(&resource.document)?;
+            change(&mut record);
+            resource.document = record.to_document();
+            Ok(())
+        })?;
+        session.append_event(&work.key, event, &detail, now_ms)
+    });
+    written.await
+}
+
 /// The job moves again.
 async fn withdraw(attempt: &Attempt<'_>, hang: &HangNotice) -> store::Result<bool> {
-    let (work, owner, now_ms) = (attempt.work.clone(), attempt.owner.to_owned(), attempt.app.clock.now_ms());
     let hang = hang.clone();
-    attempt
-        .app
-        .database
-        .write(move |session| {
-            session.check_lease(&work, &owner)?;
-            session.update_resource(&work.key, now_ms, |resource| {
-                let mut record = TrainingRecord::read(&resource.document)?;
-                if let Some(current) =
-                    record.transitions.last_mut().filter(|current| current.message == hang.sentence)
-                {
-                    current.message.clone_from(&hang.message_before);
-                }
-                record.hang = None;
-                resource.document = record.to_document();
-                Ok(())
-            })?;
-            session.append_event(&work.key, "HangEnded", &json!({"found_at": hang.found_at}), now_ms)
-        })
-        .await?;
+    let detail = json!({"found_at": hang.found_at});
+    let change = move |record: &mut TrainingRecord| {
+        if let Some(current) =
+            record.transitions.last_mut().filter(|current| current.message == hang.sentence)
+        {
+            current.message.clone_from(&hang.message_before);
+        }
+        record.hang = None;
+    };
+    record_change(attempt, "HangEnded", detail, change).await?;
     Ok(false)
 }
 
@@ -200,7 +202,7 @@ pub async fn card(attempt: &Attempt<'_>, host: &HostRecord, hang: Option<HangNot
     let reason = format!("AlgorithmError: {} It was ended for that.", hang.sentence);
     let card = failure::hung(FailureCard::new("hang", reason), &hang, &shown_command(attempt));
     let log_tail = attempt.log(&host.log_stream).tail(50).await;
-    FailureCard { log_tail, logs: Some(format!("{LOG_GROUP} {}", host.log_stream)), ..card }
+    FailureCard { log_tail, logs: Some(format!("{} {}", attempt.log_group(), host.log_stream)), ..card }
 }
 
 fn in_words(time: Duration) -> String {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use api::sagemaker::{Channel, CreateTrainingJobInput};
 use runner::contract::{HOMOGENEOUS_GROUP, InstanceGroup};
 use runner::feed::Shard;
-use runner::workload::Observation;
+use runner::workload::{Exit, Observation};
 
 use super::addresses::AddressRange;
 use super::prepare::job_directory;
-use super::record::HostRecord;
+use super::record::{HostRecord, TrainingRecord};
 use crate::app::App;
 use crate::workloads;
 
@@ -85,15 +85,22 @@ pub fn channels(request: &CreateTrainingJobInput, groups: &[InstanceGroup], host
 ///
 /// # Errors
 /// When that cannot be told now: a job that did run must not run again.
-pub fn are_all_started(app: &App, hosts: &[HostRecord]) -> store::Result<bool> {
-    for host in hosts {
+pub fn are_all_started(app: &App, record: &TrainingRecord) -> store::Result<bool> {
+    for host in &record.hosts {
         let unclear = |error: runner::Error| {
             let context = format!("look at the workload {}", host.workload);
             store::Error::file(context)(std::io::Error::other(error))
         };
         match app.executor.observe(&host.workload) {
-            Ok(Observation::Running { .. } | Observation::Exited(_)) => {
+            Ok(seen @ (Observation::Running { .. } | Observation::Exited(_))) => {
                 if app.executor.awaits_task(&host.workload).map_err(unclear)? {
+                    return Ok(false);
+                }
+                // The word to go is not forced to the disk; the record that comes before it is. After a crash of the machine
+                // a job that was to be let go may have run.
+                let may_have_run = record.attempts.run_started_at.is_some()
+                    && matches!(&seen, Observation::Exited(report) if report.exit == Exit::SupervisorLost);
+                if !may_have_run && app.executor.is_held(&host.workload).map_err(unclear)? {
                     return Ok(false);
                 }
             }
@@ -101,7 +108,7 @@ pub fn are_all_started(app: &App, hosts: &[HostRecord]) -> store::Result<bool> {
             Err(error) => return Err(unclear(error)),
         }
     }
-    Ok(!hosts.is_empty())
+    Ok(!record.hosts.is_empty())
 }
 
 /// Asks all hosts but one to end.
@@ -110,7 +117,7 @@ pub fn stop(app: &App, hosts: &[HostRecord], except: Option<usize>) {
         if Some(index) != except
             && let Err(error) = app.executor.stop(&host.workload)
         {
-            tracing::error!(host = host.log_stream, %error, "a host of a training job could not be stopped");
+            tracing::error!(host = host.log_stream, %error, "a host of a job could not be stopped");
         }
     }
 }

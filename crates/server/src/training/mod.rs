@@ -1,23 +1,30 @@
-//! Training jobs at work: claimed from the queue, driven from `Starting` to an end, taken up again after a restart.
+//! Training and processing jobs at work: claimed from the queue, driven from `Starting` to an end, taken up again after a restart.
 
 mod addresses;
 pub mod admission;
+mod ahead;
 mod attempt;
 mod attempts;
 mod channels;
 mod container;
 mod curves;
 mod deadlines;
+mod end;
 pub mod explain;
 mod failure;
+mod function_job;
 mod hang;
 mod hosts;
 mod infra_check;
+pub mod input_changes;
+pub mod kind;
+mod launch;
 mod leftovers;
 mod limits;
 mod metrics;
 mod outputs;
 mod prepare;
+mod processing;
 mod put;
 pub mod record;
 mod restart;
@@ -34,6 +41,7 @@ mod warm_start;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
 
+use input_changes::InputChanges;
 use record::TrainingRecord;
 use store::Database;
 use store::resources::ResourceKey;
@@ -42,18 +50,21 @@ use tokio::sync::Notify;
 
 use crate::app::App;
 use crate::sagemaker::kinds::TRAINING_JOB;
+use kind::KINDS;
 
 pub use addresses::{Addresses, MOST_HOSTS};
-pub use channels::split_uri as bucket_and_key;
+pub use channels::{Listed, list_objects, split_uri as bucket_and_key};
 pub use spot::routes;
 
-/// Claims queued training jobs and runs each in a task of its own.
+/// Claims queued jobs and runs each in a task of its own.
 pub struct TrainingDriver {
     app: Weak<App>,
     owner: String,
-    queued: Arc<Notify>,
+    /// One for each of the kinds.
+    queued: Arc<[Notify; KINDS.len()]>,
     stops: Arc<Mutex<HashMap<ResourceKey, Arc<Notify>>>>,
     addresses: Arc<Addresses>,
+    input_changes: Arc<InputChanges>,
     warm_pools: warm_pool::WarmPools,
     warm_starts: warm_start::WarmStarts,
 }
@@ -67,6 +78,7 @@ impl TrainingDriver {
             queued: Arc::default(),
             stops: Arc::default(),
             addresses: Arc::default(),
+            input_changes: Arc::default(),
             warm_pools: warm_pool::WarmPools::default(),
             warm_starts: warm_start::WarmStarts::default(),
         }
@@ -75,6 +87,11 @@ impl TrainingDriver {
     /// Addresses of the jobs that run.
     pub fn addresses(&self) -> &Arc<Addresses> {
         &self.addresses
+    }
+
+    /// Is to be told of changes in S3.
+    pub fn input_changes(&self) -> &Arc<InputChanges> {
+        &self.input_changes
     }
 
     /// What jobs that have ended keep.
@@ -92,10 +109,15 @@ impl TrainingDriver {
     /// # Errors
     /// When the database fails.
     pub async fn resume(&self, database: &Database) -> store::Result<()> {
-        let jobs = database.read(|session| session.all_resources(TRAINING_JOB)).await?;
+        let mut jobs = Vec::new();
+        for kind in KINDS {
+            let under_way = &["InProgress", "Stopping"];
+            jobs.extend(database.read(move |session| session.resources_in(kind, under_way)).await?);
+        }
         let mut kept = HashSet::new();
-        for job in jobs.into_iter().filter(|job| matches!(job.status.as_str(), "InProgress" | "Stopping")) {
+        for job in jobs {
             let record = TrainingRecord::read(&job.document)?;
+            kept.extend(record.queries.into_iter().map(|query| query.workload));
             kept.extend(record.hosts.into_iter().map(|host| host.workload));
             if let Some(range) = record.addresses {
                 self.addresses.reserve(job.key, range);
@@ -110,32 +132,34 @@ impl TrainingDriver {
 
     /// Starts claiming; work that an earlier server held comes first.
     pub fn start(&self) {
-        let (app, owner, queued) = (self.app.clone(), self.owner.clone(), self.queued.clone());
-        tokio::spawn(async move {
-            if let Some(app) = app.upgrade() {
-                curves::resume(&app).await;
-            }
-            while let Some(app) = app.upgrade() {
-                let claimant = owner.clone();
-                match app.database.write(move |session| session.claim_work(TRAINING_JOB, &claimant)).await {
-                    Ok(Some(work)) => app.training.spawn(app.clone(), work),
-                    Ok(None) => {
-                        drop(app);
-                        queued.notified().await;
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "the queue could not be read; training jobs wait");
-                        drop(app);
-                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        for (at, kind) in KINDS.into_iter().enumerate() {
+            let (app, owner, queued) = (self.app.clone(), self.owner.clone(), self.queued.clone());
+            tokio::spawn(async move {
+                if let Some(app) = app.upgrade().filter(|_| kind == TRAINING_JOB) {
+                    curves::resume(&app).await;
+                }
+                while let Some(app) = app.upgrade() {
+                    let claimant = owner.clone();
+                    match app.database.write(move |session| session.claim_work(kind, &claimant)).await {
+                        Ok(Some(work)) => app.training.spawn(app.clone(), work),
+                        Ok(None) => {
+                            drop(app);
+                            queued[at].notified().await;
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, kind, "the queue could not be read; jobs wait");
+                            drop(app);
+                            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                        }
                     }
                 }
-            }
-        });
+            });
+        }
     }
 
-    /// Call after a training job was queued.
+    /// Call after a job was queued.
     pub fn wake(&self) {
-        self.queued.notify_one();
+        self.queued.iter().for_each(Notify::notify_one);
     }
 
     /// Call after a stop was asked for in the database.

@@ -12,7 +12,8 @@ use store::objects::Protection;
 use super::attempt::Attempt;
 use super::put::{Growing, PutError, Target};
 use super::record::HostRecord;
-use super::{bucket_and_key, prepare};
+use super::{bucket_and_key, prepare, sync};
+use crate::sagemaker::lineage;
 
 /// Compression level: the fastest costs a third of the default's time for a tenth more bytes.
 const COMPRESSION_LEVEL: u32 = 1;
@@ -28,6 +29,14 @@ pub async fn upload(
     hosts: &[HostRecord],
     with_model: bool,
 ) -> Result<Option<String>, String> {
+    if attempt.kind.processing().is_some() {
+        // Those of a job that failed are not stored, as in the service; what is stored continuously is there already.
+        if with_model {
+            sync::finish_outputs(attempt, hosts).await?;
+            lineage::jobs::record_outputs(attempt.app, &attempt.work.key).await;
+        }
+        return Ok(None);
+    }
     let job = &attempt.work.key.name;
     let base = attempt.request.output_data_config.s3_output_path.trim_end_matches('/').to_owned();
     let is_empty =

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use api::sagemaker::CreateTrainingJobInput;
 use runner::catalogue::{ImageProfile, Source};
@@ -13,17 +14,17 @@ use runner::workload::{Access, Confinement, JobUser, Mount, Network, WorkloadSpe
 use super::addresses::AddressRange;
 use super::attempt::Attempt;
 use super::attempts::Attempts;
+use super::function_job::FunctionJob;
 use super::hosts::{self, OwnChannel};
+use super::input_changes::Inputs;
+use super::kind::Contract;
 use super::record::{FailureCard, HostRecord, TrainingRecord};
 use super::warm_start::{self, Prepared};
-use super::{channels, container, infra_check, restart, sync};
+use super::{ahead, channels, container, infra_check, processing, restart, sync};
 use crate::app::App;
 use crate::capacity::{Grant, HostGrant};
 use crate::job_log::JobLog;
 use crate::workloads::{self, JobIdentity};
-
-/// Log group of all training jobs.
-pub const LOG_GROUP: &str = "/aws/sagemaker/TrainingJobs";
 
 /// What a job is told whose script would start an SSH daemon.
 const MPI_DRIVER_REFUSAL: &str = "ClientError: the MPI driver of version 3 of the SDK starts an SSH daemon as root, which jobs here \
@@ -33,7 +34,7 @@ const MPI_DRIVER_REFUSAL: &str = "ClientError: the MPI driver of version 3 of th
 const STOP_GRACE_SECONDS: u64 = 120;
 
 /// Credentials outlive the time limit by this much: stop, grace and clean-up.
-const CREDENTIALS_MARGIN_SECONDS: i64 = 3_600;
+pub const CREDENTIALS_MARGIN_SECONDS: i64 = 3_600;
 
 /// Result of a step that may fail the job.
 pub type Step<T> = Result<T, Box<FailureCard>>;
@@ -71,15 +72,16 @@ pub struct Ready {
     /// Its hosts, as they stand in the record.
     pub hosts: Vec<HostRecord>,
     /// What each of them runs.
-    specs: Vec<WorkloadSpec>,
+    pub specs: Vec<WorkloadSpec>,
     /// The sandbox that was made for the only host.
-    prepared: Option<Prepared>,
+    pub prepared: Option<Prepared>,
 }
 
 /// What all hosts of a job share.
 struct Shared<'a> {
     attempt: &'a Attempt<'a>,
     attempts: Attempts,
+    session_tags: wire::SessionTags,
     groups: Vec<InstanceGroup>,
     range: AddressRange,
     /// What the hosts know each other by.
@@ -91,15 +93,16 @@ struct Shared<'a> {
 /// What was put in place for one host.
 pub struct Furnished {
     /// What it is told.
-    pub contract: TrainingContract,
+    pub contract: Contract,
     /// Channels and checkpoints.
     pub mounts: Vec<Mount>,
-    feeds: Vec<Feed>,
+    /// Channels that are sent.
+    pub feeds: Vec<Feed>,
 }
 
 /// What all hosts of a job run in.
 enum Runtime {
-    Sandbox(Environment),
+    Sandbox(Environment, Option<FunctionJob>),
     Container(container::Image),
 }
 
@@ -117,86 +120,98 @@ pub struct Program {
     pub confinement: Confinement,
 }
 
+/// When a job is prepared.
+pub enum Moment {
+    /// It has what it asked for.
+    Turn,
+    /// It waits, and its status says so. What it reads is followed from here on.
+    Ahead(Arc<Inputs>),
+}
+
+/// Whether the job's image is a real container's.
+pub async fn is_in_container(attempt: &Attempt<'_>) -> bool {
+    let profile = profile(attempt).await;
+    profile.is_ok_and(|profile| matches!(profile.source, Source::Container(_)))
+}
+
+async fn profile(attempt: &Attempt<'_>) -> Result<ImageProfile, String> {
+    let specification = attempt.request.algorithm_specification.as_ref();
+    let image =
+        specification.and_then(|specification| specification.training_image.clone()).unwrap_or_default();
+    attempt.app.containers.profile(&attempt.app.catalogue, &image).await
+}
+
 /// Prepares all hosts of the job; or gives the card of the step that failed.
 ///
 /// # Errors
 /// When the database fails or the lease is lost; the caller repeats or gives up.
-pub async fn ready(attempt: &Attempt<'_>, range: AddressRange, grant: &Grant) -> store::Result<Step<Ready>> {
+pub async fn ready(
+    attempt: &Attempt<'_>,
+    range: AddressRange,
+    grant: &Grant,
+    moment: Moment,
+) -> store::Result<Step<Ready>> {
     let app = attempt.app;
-    let key = attempt.work.key.clone();
-    let read = app.database.read(move |session| session.resource(&key)).await?;
     // Of an attempt that was cut off before all its hosts had started.
-    let earlier = TrainingRecord::read(&read.document)?;
+    let earlier = attempt.record()?;
     hosts::clean_up(app, &earlier.hosts).await;
 
     let groups = hosts::groups(&attempt.request);
-    let prepared = app.training.warm_starts().take(&attempt.work.key);
+    let prepared = match moment {
+        Moment::Turn => app.training.warm_starts().take(&attempt.work.key),
+        Moment::Ahead(_) => None,
+    };
     let key = &attempt.work.key;
+    let log_group = attempt.log_group();
     let mut records = Vec::new();
-    let mut log_paths = Vec::new();
     for index in 0..hosts::count(&groups) {
         let name = hosts::host_name(index);
         let log_stream = format!("{}/{name}-{}", key.name, app.clock.now_ms() / 1000);
-        log_paths.push(app.logs.ensure_stream(&key.account, &key.region, LOG_GROUP, &log_stream).await?);
         let workload = prepared
             .as_ref()
             .map_or_else(|| format!("job-{}", uuid::Uuid::new_v4()), |prepared| prepared.id().to_owned());
         records.push(HostRecord { name, workload, log_stream, exit: None, ended_at: None, run: None });
     }
     let (written, granted) = (records.clone(), grant.clone());
-    attempt
-        .update(move |record, now_ms| {
-            record.hosts = written;
-            record.grant = granted;
-            record.addresses = Some(range);
-            record.attempts.is_between = false;
-            record.prepare_again();
-            record.enter("Starting", "Preparing the instances for training", now_ms);
-        })
-        .await?;
-    attempt.update(|record, now_ms| record.enter("Downloading", "Downloading input data", now_ms)).await?;
+    let changes = app.training.input_changes().clone();
+    let starting = attempt.kind.starting();
+    let recorded = attempt.update(move |record, now_ms| {
+        record.hosts = written;
+        record.grant = granted;
+        record.addresses = Some(range);
+        record.attempts.is_between = false;
+        record.attempts.run_started_at = None;
+        match moment {
+            Moment::Turn => record.begin(starting, now_ms),
+            Moment::Ahead(inputs) => changes.follow(&inputs),
+        }
+    });
+    let streams = records
+        .iter()
+        .map(|host| app.logs.ensure_stream(&key.account, &key.region, log_group, &host.log_stream));
+    // Together, so that they share a commit.
+    let (_, log_paths) = tokio::try_join!(recorded, futures::future::try_join_all(streams))?;
+    let queried = processing::run_queries(attempt, &records[0], &log_paths[0], &grant[0]).await?;
+    if let Err(mut card) = queried {
+        card.log_tail = attempt.log(&records[0].log_stream).tail(50).await;
+        card.logs = Some(format!("{log_group} {}", records[0].log_stream));
+        return Ok(Err(card));
+    }
+    // With the time that queries took.
+    let earlier = attempt.record()?;
     let secret = uuid::Uuid::new_v4().simple().to_string();
     let is_prepared = prepared.is_some();
-    let shared = Shared { attempt, attempts: earlier.attempts, groups, range, secret, is_prepared };
+    let TrainingRecord { attempts, session_tags, .. } = earlier;
+    let shared = Shared { attempt, attempts, session_tags, groups, range, secret, is_prepared };
     match shared.specs(&records, grant, log_paths).await {
         Ok(specs) => Ok(Ok(Ready { hosts: records, specs, prepared })),
         Err((mut card, index)) => {
             let host = &records[index];
             card.log_tail = attempt.log(&host.log_stream).tail(50).await;
-            card.logs = Some(format!("{LOG_GROUP} {}", host.log_stream));
+            card.logs = Some(format!("{log_group} {}", host.log_stream));
             Ok(Err(card))
         }
     }
-}
-
-/// Starts all hosts, or none: when one cannot be started, the others are ended.
-///
-/// # Errors
-/// When the database fails or the lease is lost.
-pub async fn start(attempt: &Attempt<'_>, ready: &Ready) -> store::Result<Step<()>> {
-    attempt
-        .update(|record, now_ms| {
-            record.training_started_at.get_or_insert(now_ms);
-            record.attempts.run_started_at = Some(now_ms);
-            record.enter("Training", "Training image download completed. Training in progress.", now_ms);
-        })
-        .await?;
-    let app = attempt.app;
-    let started = futures::future::join_all(ready.specs.iter().map(|spec| async {
-        match &ready.prepared {
-            Some(prepared) => prepared.become_job(app, spec).await,
-            None => app.executor.start(spec).await,
-        }
-    }));
-    let started = started.await;
-    let failed = ready.hosts.iter().zip(started).find_map(|(host, started)| Some((host, started.err()?)));
-    let Some((host, error)) = failed else { return Ok(Ok(())) };
-    hosts::clean_up(app, &ready.hosts).await;
-    let text = format!("InternalServerError: the workload could not be started: {error}");
-    Ok(Err(Box::new(FailureCard {
-        first_failed_host: Some(host.name.clone()),
-        ..FailureCard::new("launch", text)
-    })))
 }
 
 /// A step that failed.
@@ -218,10 +233,7 @@ impl Shared<'_> {
         if self.attempts.number() > 1 {
             first.line(&format!("modelyard: attempt {} of the job begins", self.attempts.number())).await;
         }
-        let specification = attempt.request.algorithm_specification.as_ref();
-        let image =
-            specification.and_then(|specification| specification.training_image.clone()).unwrap_or_default();
-        let profile = app.containers.profile(&app.catalogue, &image).await.or_else(|error| {
+        let profile = profile(attempt).await.or_else(|error| {
             failed("request", format!("ClientError: Cannot pull algorithm container. {error}"))
         });
         let profile = profile.map_err(|card| (card, 0))?;
@@ -247,9 +259,8 @@ impl Shared<'_> {
             }
             // All hosts have the same source, so that one environment does for all.
             _ => {
-                let code = opt_ml(app, &records[0].workload).join("code");
-                let built = build(app, &profile, &code, &first).await;
-                built.map(Runtime::Sandbox).or_else(|text| failed("environment", text))
+                let built = build(attempt, profile.clone(), &opt_ml(app, &records[0].workload), &first).await;
+                built.or_else(|text| failed("environment", text))
             }
         };
         let runtime = runtime.map_err(|card| (card, 0))?;
@@ -260,7 +271,7 @@ impl Shared<'_> {
                 let log = attempt.log(&host.log_stream);
                 log.line(&format!("modelyard: {text}; the job runs with what there is")).await;
             }
-            let spec = self.spec(host, furnished, log_path, granted, &runtime).await;
+            let spec = self.spec(host, furnished, log_path, granted, &runtime, self.network(records)).await;
             specs.push(spec.map_err(|card| (card, index))?);
         }
         Ok(specs)
@@ -277,6 +288,9 @@ impl Shared<'_> {
         {
             return failed("input", format!("InternalServerError: {text}"));
         }
+        if let Some(input) = attempt.kind.processing() {
+            return processing::furnish(attempt, input, &self.groups, host).await;
+        }
         let own = hosts::channels(&attempt.request, &self.groups, &host.name);
         let contract = self.contract(host, &own);
         let mode = input_mode(attempt);
@@ -287,6 +301,7 @@ impl Shared<'_> {
                 opt_ml: &opt_ml,
                 host: one.shard,
                 source_channel: contract.source_channel(),
+                folder: None,
             };
             let channel = std::slice::from_ref(&one.channel);
             match channels::prepare(&app.objects, account, channel, &mode, &place).await {
@@ -305,7 +320,7 @@ impl Shared<'_> {
             Err(text) => return failed("checkpoint", text),
         }
         if brings_code {
-            return Ok(Furnished { contract, mounts, feeds });
+            return Ok(Furnished { contract: Contract::Training(Box::new(contract)), mounts, feeds });
         }
         if let Some(uri) = contract.source_archive()
             && let Err(text) = workloads::extract_object(app, account, &uri, &opt_ml.join("code")).await
@@ -316,7 +331,7 @@ impl Shared<'_> {
         let placed = tokio::task::spawn_blocking(move || placing.place_source(&folder)).await;
         let placed = placed.map_err(|error| error.to_string());
         match placed.and_then(|placed| placed.map_err(|error| error.to_string())) {
-            Ok(()) => Ok(Furnished { contract, mounts, feeds }),
+            Ok(()) => Ok(Furnished { contract: Contract::Training(Box::new(contract)), mounts, feeds }),
             Err(text) => failed("request", format!("ClientError: {text}")),
         }
     }
@@ -329,22 +344,34 @@ impl Shared<'_> {
         log_path: PathBuf,
         granted: &HostGrant,
         runtime: &Runtime,
+        network: Network,
     ) -> Step<WorkloadSpec> {
         let attempt = self.attempt;
         let (app, key) = (attempt.app, &attempt.work.key);
         let opt_ml = opt_ml(app, &host.workload);
+        // What a job installs could run something when its interpreter starts.
+        let has_requirements = opt_ml.join("code/requirements.txt").exists();
         let program = match runtime {
-            Runtime::Sandbox(environment) => self.sandboxed(host, &furnished, opt_ml, environment).await?,
+            Runtime::Sandbox(environment, function) => {
+                self.sandboxed(host, &furnished, opt_ml, environment, function.as_ref()).await?
+            }
             Runtime::Container(image) => image.program(app, &furnished, &opt_ml)?,
         };
         let identity = JobIdentity {
             account: &key.account,
             region: &key.region,
             role_arn: Some(&attempt.request.role_arn),
+            session_tags: self.session_tags.clone(),
         };
         let limit_seconds = restart::time_left_seconds(attempt, &self.attempts);
         let lifetime_seconds = limit_seconds as i64 + CREDENTIALS_MARGIN_SECONDS;
-        let mut variables = workloads::connection_environment(app, &identity, lifetime_seconds);
+        let starts_while_held = match runtime {
+            Runtime::Sandbox(_, None) => {
+                !has_requirements && ahead::starts_alone(&program.command, &attempt.request)
+            }
+            Runtime::Sandbox(_, Some(_)) | Runtime::Container(_) => false,
+        };
+        let mut variables = workloads::connection_environment(app, identity, lifetime_seconds);
         let hook = variables.remove("PYTHONPATH").unwrap_or_default();
         variables.extend(program.environment);
         let python_path =
@@ -360,11 +387,7 @@ impl Shared<'_> {
             log_path,
             time_limit_seconds: Some(limit_seconds),
             stop_grace_seconds: STOP_GRACE_SECONDS,
-            network: if attempt.request.enable_network_isolation == Some(true) {
-                Network::None
-            } else {
-                Network::Host
-            },
+            network,
             user: JobUser::Unprivileged,
             confinement: program.confinement,
             hostname: host.name.clone(),
@@ -377,6 +400,7 @@ impl Shared<'_> {
             },
             required_locks: app.config.required_locks.clone(),
             gpus: granted.gpus.clone(),
+            starts_while_held,
         })
     }
 
@@ -387,11 +411,15 @@ impl Shared<'_> {
         furnished: &Furnished,
         opt_ml: PathBuf,
         environment: &Environment,
+        function: Option<&FunctionJob>,
     ) -> Step<Program> {
-        let prepared = match furnished.contract.prepare(&opt_ml, environment) {
+        let mut prepared = match furnished.contract.prepare(&opt_ml, environment) {
             Ok(prepared) => prepared,
             Err(error) => return failed("request", format!("ClientError: {error}")),
         };
+        if let Some(function) = function {
+            function.adapt(&mut prepared);
+        }
         if let Err(error) = warm_start::begin(self.attempt, &opt_ml, environment) {
             return failed("input", format!("InternalServerError: {}: {error}", opt_ml.display()));
         }
@@ -408,6 +436,18 @@ impl Shared<'_> {
             mounts,
             confinement: Confinement::Bubblewrap,
         })
+    }
+
+    /// What the hosts reach. Those that are isolated together find each other in the folder of the first.
+    fn network(&self, records: &[HostRecord]) -> Network {
+        let is_isolated = self.attempt.request.enable_network_isolation == Some(true);
+        match records {
+            _ if !is_isolated => Network::Host,
+            [first, _, ..] => {
+                Network::Peers { place: job_directory(self.attempt.app, &first.workload).join("network") }
+            }
+            _ => Network::None,
+        }
     }
 
     /// Space for what a host writes.
@@ -483,7 +523,32 @@ pub fn time_limit_seconds(request: &CreateTrainingJobInput) -> u64 {
         .map_or(86_400, |seconds| seconds.max(1) as u64)
 }
 
-async fn build(app: &App, profile: &ImageProfile, code: &Path, log: &JobLog) -> Result<Environment, String> {
-    let built = workloads::environment(app, profile, code, log).await;
-    built.map_err(|text| format!("AlgorithmError: the environment could not be built: {text}"))
+/// The environment of a sandbox, with what the job's source, or its function, asks for.
+async fn build(
+    attempt: &Attempt<'_>,
+    mut profile: ImageProfile,
+    opt_ml: &Path,
+    log: &JobLog,
+) -> Result<Runtime, String> {
+    let app = attempt.app;
+    let function = FunctionJob::of(&attempt.request);
+    if let Some(function) = &function {
+        function.choose_python(&mut profile.source);
+        let requirements =
+            function.write_requirements(opt_ml).map_err(|error| format!("InternalServerError: {error}"))?;
+        if let Some(folder) = requirements {
+            match workloads::environment(app, &profile, &folder, log).await {
+                Ok(environment) => return Ok(Runtime::Sandbox(environment, Some(function.installed()))),
+                // A pre-execution command of the job may be what makes it possible.
+                Err(text) => {
+                    log.line(&format!("modelyard: the job installs what its function needs itself: {text}"))
+                        .await;
+                }
+            }
+        }
+    }
+    let built = workloads::environment(app, &profile, &opt_ml.join("code"), log).await;
+    let environment =
+        built.map_err(|text| format!("AlgorithmError: the environment could not be built: {text}"))?;
+    Ok(Runtime::Sandbox(environment, function))
 }

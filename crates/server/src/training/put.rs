@@ -38,6 +38,8 @@ pub enum Growing {
     Later,
     /// What there is so far is put.
     SoFar,
+    /// It is not written where it lies, but replaced as a whole: what is there when it is opened is put.
+    Replaced,
 }
 
 /// Why a file was not put.
@@ -87,7 +89,10 @@ impl Target<'_> {
         let of_store = |error: store::Error| {
             let is_passing = matches!(
                 error,
-                store::Error::File { .. } | store::Error::Database(_) | store::Error::NotCommitted(_)
+                store::Error::File { .. }
+                    | store::Error::Database(_)
+                    | store::Error::NotCommitted(_)
+                    | store::Error::Remote(store::objects::RemoteProblem::Unavailable(_))
             );
             self.failed(&shown, &error.with_cause(), is_passing)
         };

@@ -41,8 +41,14 @@ pub struct TrainingRecord {
     pub training_ended_at: Option<i64>,
     /// URI of model.tar.gz, once it is there.
     pub model_artifacts: Option<String>,
+    /// What a processing job wrote as its message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_message: Option<String>,
     /// Last value of each metric.
     pub final_metrics: Vec<FinalMetric>,
+    /// The queries whose results a processing job reads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub queries: Vec<super::processing::QueryRecord>,
     /// Why it failed.
     pub failure: Option<FailureCard>,
     /// The checkpoint that could not be stored, for which the job is being ended.
@@ -51,6 +57,12 @@ pub struct TrainingRecord {
     pub hang: Option<HangNotice>,
     /// Its attempts.
     pub attempts: Attempts,
+    /// What only transform jobs have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transform: Option<crate::transform::record::TransformState>,
+    /// Tags of the session that created it, where the job's own session is to carry them.
+    #[serde(skip_serializing_if = "wire::SessionTags::is_empty")]
+    pub session_tags: wire::SessionTags,
 }
 
 /// That a running job neither logs nor computes.
@@ -227,9 +239,35 @@ impl TrainingRecord {
         });
     }
 
+    /// The job has what it asked for, and its preparation begins, unless it has. Takes status and message.
+    pub fn begin(&mut self, (status, message): (&str, &str), now_ms: i64) {
+        self.prepare_again();
+        self.enter(status, message, now_ms);
+        self.enter("Downloading", "Downloading input data", now_ms);
+    }
+
+    /// The preparation is complete; from here on the program may run. Takes status and message.
+    pub fn run(&mut self, (status, message): (&str, &str), now_ms: i64) {
+        self.training_started_at.get_or_insert(now_ms);
+        self.attempts.run_started_at = Some(now_ms);
+        self.enter(status, message, now_ms);
+    }
+
+    /// At which lengths the list of statuses has got a new one since it was `before`.
+    pub fn entered_since(&self, before: &[Transition]) -> Vec<usize> {
+        if self.transitions.len() < before.len() {
+            return vec![self.transitions.len()];
+        }
+        let is_new = |index: &usize| {
+            before.get(*index).is_none_or(|before| before.status != self.transitions[*index].status)
+        };
+        (0..self.transitions.len()).filter(is_new).map(|index| index + 1).collect()
+    }
+
     /// Goes back to the preparation that a restart of the server cut off: what seemed to follow has not come about.
     pub fn prepare_again(&mut self) {
-        let is_follower = |one: &&Transition| matches!(&*one.status, "Downloading" | "Training");
+        let is_follower =
+            |one: &&Transition| matches!(&*one.status, "Downloading" | "Training" | "Processing");
         let followers = self.transitions.iter().rev().take_while(is_follower).count();
         let kept = self.transitions.len() - followers;
         if let Some(before) = kept.checked_sub(1).map(|at| &mut self.transitions[at])

@@ -24,6 +24,8 @@ pub enum Cause {
     Interrupted,
     /// A fault of the server's own ended it, with this reason.
     Retry(String),
+    /// The sandbox that a warm pool had prepared for it was lost before it began: it begins in a fresh one.
+    SandboxLost,
 }
 
 /// When the program of an attempt ran, milliseconds since 1970.
@@ -60,7 +62,11 @@ pub fn is_retried(attempt: &Attempt<'_>, record: &TrainingRecord, card: &Failure
 /// # Errors
 /// When the database fails.
 pub async fn or_fail(attempt: &Attempt<'_>, card: FailureCard) -> store::Result<End> {
-    let record = attempt.record().await?;
+    let record = attempt.record()?;
+    // A query before the program may have taken all of its time.
+    if is_time_over(attempt, &record) {
+        return Ok(End::TimeLimit);
+    }
     if !is_retried(attempt, &record, &card) {
         return Ok(End::Failed(card));
     }
@@ -105,6 +111,10 @@ pub async fn begin_anew(
                 Cause::Interrupted => {
                     attempts.interruptions += 1;
                     "Restarting the training job after an interruption of its spot instances".to_owned()
+                }
+                Cause::SandboxLost => {
+                    "Starting the training job afresh: the sandbox that its warm pool had prepared was lost"
+                        .to_owned()
                 }
                 Cause::Retry(reason) => {
                     attempts.retries += 1;

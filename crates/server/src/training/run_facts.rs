@@ -44,6 +44,9 @@ impl RunFacts {
     /// # Errors
     /// A text that says what could not be read.
     pub fn so_far(app: &App, workload: &str) -> Result<Option<RunFacts>, String> {
+        if app.executor.is_held(workload).map_err(|error| error.to_string())? {
+            return Ok(None);
+        }
         let containment = app.executor.containment(workload).map_err(|error| error.to_string())?;
         let Some(containment) = containment else { return Ok(None) };
         let recently_ms = u64::try_from(app.clock.now_ms() - RECENT_MS).unwrap_or(0);

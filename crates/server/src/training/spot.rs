@@ -8,20 +8,15 @@ use serde_json::json;
 use super::attempt::Attempt;
 use super::record::{HostRecord, TrainingRecord};
 use crate::capacity::Allocation;
-use crate::own_service::{DescribeFailureInput, SERVICE, find};
+use crate::own_service::{DescribeFailureInput, find, own_operation};
 use crate::{Cx, Error, Registry, Result};
 
 /// Secondary statuses in which a job holds capacity that can be taken from it.
 const INTERRUPTIBLE: &[&str] = &["Downloading", "Training"];
 
-/// Interrupts a spot job as the cloud does when it needs the capacity.
-pub struct InterruptTrainingJob;
-
-impl api::Operation for InterruptTrainingJob {
-    const SERVICE: &'static api::model::Service = &SERVICE;
-    const NAME: &'static str = "InterruptTrainingJob";
-    type Input = DescribeFailureInput;
-    type Output = InterruptTrainingJobOutput;
+own_operation! {
+    /// Interrupts a spot job as the cloud does when it needs the capacity.
+    InterruptTrainingJob(DescribeFailureInput) -> InterruptTrainingJobOutput
 }
 
 /// Output of [`InterruptTrainingJob`].
@@ -38,7 +33,8 @@ pub fn routes(registry: &mut Registry) {
 }
 
 async fn interrupt_training_job(cx: Cx, input: DescribeFailureInput) -> Result<InterruptTrainingJobOutput> {
-    let resource = find(&cx, input.training_job_name).await?;
+    // No other kind can be interrupted, so that a training job is meant.
+    let resource = find(&cx, input.training_job_name, input.kind.or(Some("training".into()))).await?;
     let (key, name) = (resource.key.clone(), resource.key.name.clone());
     if resource.spec["EnableManagedSpotTraining"] != true {
         return Err(Error::Validation(format!(
@@ -85,7 +81,7 @@ pub async fn interrupted(attempt: &Attempt<'_>, allocation: &Allocation) -> stor
     if attempt.request.enable_managed_spot_training != Some(true) {
         return std::future::pending().await;
     }
-    let record = attempt.record().await?;
+    let record = attempt.record()?;
     let reason = if record.attempts.interruption.is_some() {
         ""
     } else {

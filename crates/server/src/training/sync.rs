@@ -1,4 +1,5 @@
-//! Folders of a job that are kept in S3 while it runs: checkpoints, restored before the start, and TensorBoard's files.
+//! Folders of a job that are kept in S3: while it runs its checkpoints, restored before the start, TensorBoard's files, and the
+//! outputs of processing jobs that want it so; the other outputs at its end.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -8,15 +9,18 @@ use std::time::Duration;
 use failpoint::Point;
 use runner::tree::{Scan, Stamp, Tree};
 use runner::workload::{Access, Mount};
-use store::objects::{Export, ExportedObject, Object};
+use store::objects::{Export, ExportedObject, Object, Protection};
 
 use super::attempt::Attempt;
+use super::processing::{self, Upload};
 use super::put::{Growing, PutError, Target};
 use super::record::{FailureCard, HostRecord};
 use super::{bucket_and_key, prepare};
 
 /// Where checkpoints lie when the request does not say.
 const CHECKPOINTS: &str = "/opt/ml/checkpoints";
+/// Where an output of a processing job lies; CreateProcessingJob wants it said.
+const OUTPUT: &str = "/opt/ml/processing/output";
 /// Where TensorBoard's files lie when the request does not say.
 const TENSOR_BOARD: &str = "/opt/ml/output/tensorboard";
 
@@ -26,6 +30,10 @@ const CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
 const TENSOR_BOARD_PAUSE: Duration = Duration::from_secs(10);
 /// A look may take this part of the time: large folders are looked at less often.
 const IDLE_FACTOR: u32 = 10;
+
+/// A file that is found replaced by another this often is not waited for: it may never be the same at two looks, and each that
+/// comes into its place is whole.
+const REPLACED_TIMES: u32 = 2;
 
 /// Times that a failing put is tried, and the pause between them.
 const TRIES: usize = 3;
@@ -38,6 +46,7 @@ const PAGE: usize = 1_000;
 enum Kind {
     Checkpoints,
     TensorBoard,
+    Output(Upload),
 }
 
 /// A folder and the prefix that it is kept under.
@@ -55,6 +64,8 @@ struct Folder {
     log_stream: String,
     /// Whether other hosts keep a folder of their own under the same prefix.
     is_shared: bool,
+    /// How the objects are encrypted.
+    protection: Option<Protection>,
 }
 
 /// Restores checkpoints and makes the folders; returns what is to be mounted.
@@ -81,7 +92,8 @@ pub async fn restore(attempt: &Attempt<'_>, host: &HostRecord) -> Result<Vec<Mou
 /// Keeps the folders of all hosts in S3 for as long as it is polled; returns only when a checkpoint cannot be stored, with a text
 /// for the failure card.
 pub async fn keep(attempt: &Attempt<'_>, hosts: &[HostRecord]) -> String {
-    let folders = folders(attempt, hosts);
+    let mut folders = folders(attempt, hosts);
+    folders.retain(|folder| folder.kind != Kind::Output(Upload::AtEnd));
     if folders.is_empty() {
         return std::future::pending().await;
     }
@@ -90,7 +102,7 @@ pub async fn keep(attempt: &Attempt<'_>, hosts: &[HostRecord]) -> String {
 }
 
 async fn keep_one(attempt: &Attempt<'_>, folder: Folder) -> String {
-    let least = if folder.kind == Kind::Checkpoints { CHECKPOINT_PAUSE } else { TENSOR_BOARD_PAUSE };
+    let least = if folder.kind == Kind::TensorBoard { TENSOR_BOARD_PAUSE } else { CHECKPOINT_PAUSE };
     let mut sync = Sync::new(attempt, &folder);
     let mut has_complained = false;
     loop {
@@ -112,12 +124,28 @@ async fn keep_one(attempt: &Attempt<'_>, folder: Folder) -> String {
 pub async fn finish(attempt: &Attempt<'_>, hosts: &[HostRecord]) -> Option<FailureCard> {
     let mut card = None;
     for folder in folders(attempt, hosts) {
+        if folder.kind == Kind::Output(Upload::AtEnd) {
+            continue;
+        }
         if let Err(text) = Sync::new(attempt, &folder).round(true).await {
             let cause = if folder.kind == Kind::Checkpoints { "checkpoint" } else { "output" };
             card.get_or_insert_with(|| FailureCard::new(cause, text));
         }
     }
     card
+}
+
+/// Puts the outputs of an ended processing job that are stored at its end.
+///
+/// # Errors
+/// A text for the failure card.
+pub async fn finish_outputs(attempt: &Attempt<'_>, hosts: &[HostRecord]) -> Result<(), String> {
+    for folder in folders(attempt, hosts) {
+        if folder.kind == Kind::Output(Upload::AtEnd) {
+            Sync::new(attempt, &folder).round(true).await?;
+        }
+    }
+    Ok(())
 }
 
 fn folders(attempt: &Attempt<'_>, hosts: &[HostRecord]) -> Vec<Folder> {
@@ -136,7 +164,11 @@ fn folders_of(attempt: &Attempt<'_>, host: &HostRecord, is_shared: bool) -> Vec<
         let (base, relative, mount) = match local.strip_prefix("/opt/ml") {
             Ok(relative) => (prepare::opt_ml(attempt.app, id), relative.to_owned(), None),
             Err(_) => {
-                let name = if kind == Kind::Checkpoints { "checkpoints" } else { "tensorboard" };
+                let name = match kind {
+                    Kind::Checkpoints => "checkpoints".to_owned(),
+                    Kind::TensorBoard => "tensorboard".to_owned(),
+                    Kind::Output(_) => format!("output-{}", folders.len()),
+                };
                 let source = prepare::job_directory(attempt.app, id).join(name);
                 let mount =
                     Mount { source: source.clone(), target: local.to_owned(), access: Access::ReadWrite };
@@ -146,7 +178,20 @@ fn folders_of(attempt: &Attempt<'_>, host: &HostRecord, is_shared: bool) -> Vec<
         let key = format!("{}{suffix}", key.trim_end_matches('/'));
         let prefix = if key.is_empty() { key } else { format!("{}/", key.trim_start_matches('/')) };
         let (bucket, log_stream) = (bucket.to_owned(), host.log_stream.clone());
-        folders.push(Folder { kind, base, relative, mount, bucket, prefix, log_stream, is_shared });
+        // The outputs of several hosts are put over each other, as in the service.
+        let is_shared = is_shared && !matches!(kind, Kind::Output(_));
+        let protection = None;
+        folders.push(Folder {
+            kind,
+            base,
+            relative,
+            mount,
+            bucket,
+            prefix,
+            log_stream,
+            is_shared,
+            protection,
+        });
     };
     if let Some(config) = &request.checkpoint_config {
         add(Kind::Checkpoints, &config.s3_uri, "", config.local_path.as_deref(), CHECKPOINTS);
@@ -155,6 +200,14 @@ fn folders_of(attempt: &Attempt<'_>, host: &HostRecord, is_shared: bool) -> Vec<
         // Where the SDK looks for them.
         let suffix = format!("/{}/tensorboard-output", attempt.work.key.name);
         add(Kind::TensorBoard, &config.s3_output_path, &suffix, config.local_path.as_deref(), TENSOR_BOARD);
+    }
+    let outputs = attempt.kind.processing().map(processing::folders).unwrap_or_default();
+    for output in &outputs {
+        add(Kind::Output(output.upload), &output.uri, "", Some(&output.local_path), OUTPUT);
+    }
+    let of_outputs = folders.iter_mut().filter(|folder| matches!(folder.kind, Kind::Output(_)));
+    for (folder, output) in of_outputs.zip(outputs) {
+        folder.protection = output.protection;
     }
     folders
 }
@@ -166,7 +219,7 @@ impl Folder {
             account: &attempt.work.key.account,
             bucket: self.bucket.clone(),
             prefix: self.prefix.clone(),
-            protection: None,
+            protection: self.protection.clone(),
         }
     }
 
@@ -224,13 +277,16 @@ struct Sync<'a> {
     stored: Option<HashMap<PathBuf, Stamp>>,
     /// Files as the last look saw them: one that has not changed since is whole.
     seen: HashMap<PathBuf, Stamp>,
+    /// How often a file was another one than at the look before, since it was stored last.
+    replaced: HashMap<PathBuf, u32>,
     complained: HashSet<PathBuf>,
 }
 
 impl<'a> Sync<'a> {
     fn new(attempt: &'a Attempt<'a>, folder: &'a Folder) -> Sync<'a> {
         let target = folder.target(attempt);
-        Sync { attempt, folder, target, stored: None, seen: HashMap::new(), complained: HashSet::new() }
+        let (seen, replaced, complained) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Sync { attempt, folder, target, stored: None, seen, replaced, complained }
     }
 
     /// Looks at the folder once and puts what is new; in the last round nobody writes any more.
@@ -262,15 +318,22 @@ impl<'a> Sync<'a> {
             if stored.get(path) == Some(stamp) {
                 continue;
             }
-            let is_whole = is_last || self.seen.get(path) == Some(stamp);
+            let before = self.seen.get(path);
+            let is_whole = is_last || before == Some(stamp);
+            if before.is_some_and(|before| before.inode != stamp.inode) {
+                *self.replaced.entry(path.clone()).or_default() += 1;
+            }
+            let is_replaced = self.replaced.get(path).is_some_and(|times| *times >= REPLACED_TIMES);
             let growing = match self.folder.kind {
-                Kind::Checkpoints if !is_whole => continue,
-                Kind::Checkpoints => Growing::Later,
                 Kind::TensorBoard => Growing::SoFar,
+                _ if !is_whole && is_replaced => Growing::Replaced,
+                _ if !is_whole => continue,
+                _ => Growing::Later,
             };
             match put(&self.target, &tree, path, *stamp, growing).await {
                 Ok(()) => {
                     failpoint::pass(Point::CheckpointStored);
+                    self.replaced.remove(path);
                     stored.insert(path.clone(), *stamp);
                 }
                 Err(PutError::Changing) if !is_last => {}
@@ -300,12 +363,21 @@ impl<'a> Sync<'a> {
         match self.folder.kind {
             Kind::Checkpoints => "ClientError: the checkpoint ",
             Kind::TensorBoard => "ClientError: the TensorBoard output ",
+            Kind::Output(_) => "ClientError: the output ",
         }
     }
 
     /// Which of the files are in S3 as they are: after a restart of the server, or of the job, little has to be put again.
     async fn compare(&self, scan: &Scan) -> Result<HashMap<PathBuf, Stamp>, String> {
         let mut stored = HashMap::new();
+        // What lies at an output's place may be of an earlier job, with files of the same size and time.
+        let since = match self.folder.kind {
+            Kind::Output(_) => {
+                let record = self.attempt.record().map_err(|error| error.to_string())?;
+                record.attempts.run_started_at.unwrap_or(i64::MAX)
+            }
+            _ => i64::MIN,
+        };
         for page in scan.files.chunks(PAGE) {
             let (known, keys): (Vec<_>, Vec<String>) =
                 page.iter().filter_map(|file| Some((file, self.target.key(&file.0).ok()?))).unzip();
@@ -316,7 +388,8 @@ impl<'a> Sync<'a> {
             })?;
             // What another host stored later is not replaced by an older file of this one.
             let is_kept = |row: &Object, stamp: Stamp| {
-                Target::is_stored(row, stamp) || self.folder.is_shared && Target::is_newer(row, stamp)
+                Target::is_stored(row, stamp) && row.modified_at >= since
+                    || self.folder.is_shared && Target::is_newer(row, stamp)
             };
             let same = known
                 .into_iter()

@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use runner::Sample;
-use store::metrics::{FollowedJob, NewSamples, Sample as MetricSample, SeriesKey};
+use store::metrics::{NewSamples, Sample as MetricSample, SeriesKey};
 
 use super::attempt::Attempt;
-use super::curves::NAMESPACE;
+use super::kind;
 use super::record::HostRecord;
 use super::run_facts;
 
@@ -49,11 +49,10 @@ async fn put_host(attempt: &Attempt<'_>, host: &HostRecord, is_last: bool) -> Re
     else {
         return Ok(());
     };
-    let job = FollowedJob::of(key);
+    let job = kind::followed(key);
     // A workload that starts anew under the same host begins where it begins.
     let place = format!("{PLACE}{}", host.workload);
-    let wanted = job.clone();
-    let places = app.database.read(move |session| session.metric_cursors(&wanted)).await.map_err(text)?;
+    let places = app.database.look(|session| session.metric_cursors(&job)).map_err(text)?;
     let mut after_ms = places.get(&place).and_then(|place| place.parse().ok()).unwrap_or(0);
     loop {
         let page = app.executor.samples(&host.workload, after_ms).map_err(text)?;
@@ -70,7 +69,8 @@ async fn put_host(attempt: &Attempt<'_>, host: &HostRecord, is_last: bool) -> Re
                     None => {
                         let owner = (&*key.account, &*key.region);
                         let dimensions = vec![(DIMENSION.to_owned(), host_name.clone())];
-                        let series_key = SeriesKey::new(owner, NAMESPACE, name, dimensions, unit);
+                        let series_key =
+                            SeriesKey::new(owner, kind::log_group(&key.kind), name, dimensions, unit);
                         series.push(NewSamples { series: series_key, samples: vec![value] });
                     }
                 }

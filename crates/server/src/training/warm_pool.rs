@@ -10,6 +10,7 @@ use store::Session;
 use store::resources::{Resource, ResourceKey};
 use store::warm_pools::WarmPool;
 use tokio::sync::Notify;
+use wire::SessionTags;
 
 use super::admission;
 use super::attempt::Attempt;
@@ -78,10 +79,10 @@ pub fn keep_alive_seconds(request: &CreateTrainingJobInput) -> i64 {
     resources.and_then(|resources| resources.keep_alive_period_in_seconds).map_or(0, i64::from)
 }
 
-/// What two jobs must have in common so that one can have the other's pool.
-fn matching(request: &Value) -> String {
+/// What two jobs must have in common so that one can have the other's pool. Tags of sessions tell tenants of one role apart.
+fn matching(request: &Value, session_tags: &SessionTags) -> String {
     let resources = &request["ResourceConfig"];
-    json!({
+    let mut matching = json!({
         "RoleArn": request["RoleArn"],
         "TrainingImage": request["AlgorithmSpecification"]["TrainingImage"],
         "InstanceType": resources["InstanceType"],
@@ -90,8 +91,11 @@ fn matching(request: &Value) -> String {
         "VpcConfig": request["VpcConfig"],
         "EnableInterContainerTrafficEncryption": request["EnableInterContainerTrafficEncryption"] == true,
         "EnableNetworkIsolation": request["EnableNetworkIsolation"] == true,
-    })
-    .to_string()
+    });
+    if !session_tags.is_empty() {
+        matching["SessionTags"] = json!(session_tags.tags);
+    }
+    matching.to_string()
 }
 
 /// Waits for the job's turn, or takes a pool that matches it.
@@ -100,9 +104,17 @@ fn matching(request: &Value) -> String {
 /// When the database fails or the lease is lost.
 pub async fn admit(attempt: &Attempt<'_>, claim: Claim) -> store::Result<Allocation> {
     let app = attempt.app;
+    if attempt.kind.processing().is_some() {
+        // As in the service, pools are for training jobs.
+        return admission::admit(attempt, claim).await;
+    }
     let pools = app.training.warm_pools();
+    // What an earlier attempt of the same job has kept is still its own.
+    if let Some(allocation) = pools.take(&claim.key) {
+        return Ok(app.capacity.hand_over(allocation, claim));
+    }
     let keeps = keep_alive_seconds(&attempt.request) > 0;
-    let matching = matching(&serde_json::to_value(&attempt.request)?);
+    let matching = matching(&serde_json::to_value(&attempt.request)?, &attempt.record()?.session_tags);
     let allocation = loop {
         let available = pools.available.notified();
         tokio::pin!(available);
@@ -186,6 +198,7 @@ pub fn end(session: &Session<'_>, job: &Resource, is_left: bool, now_ms: i64) ->
 /// # Errors
 /// When the database fails.
 pub async fn ended(app: &Arc<App>, key: &ResourceKey) -> store::Result<()> {
+    app.training.warm_starts().forget_environment(key);
     // One that the job did not come to use.
     if let Some(prepared) = app.training.warm_starts().take(key) {
         warm_start::discard(app, prepared).await;
@@ -401,7 +414,7 @@ mod tests {
                 "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "KeepAlivePeriodInSeconds": 60},
             });
             change(&mut job);
-            matching(&job)
+            matching(&job, &SessionTags::default())
         };
         let first = job(&|_| ());
         assert_eq!(first, job(&|job| job["TrainingJobName"] = json!("b")));
@@ -412,6 +425,11 @@ mod tests {
         assert_ne!(first, job(&|job| job["ResourceConfig"]["InstanceType"] = json!("ml.m5.xlarge")));
         assert_ne!(first, job(&|job| job["ResourceConfig"]["InstanceCount"] = json!(2)));
         assert_ne!(first, job(&|job| job["EnableNetworkIsolation"] = json!(true)));
+        let of_tenant = |name: &str| SessionTags {
+            tags: [("tenant".to_owned(), name.to_owned())].into(),
+            ..Default::default()
+        };
+        assert_ne!(matching(&json!({}), &of_tenant("a")), matching(&json!({}), &of_tenant("b")));
         assert_ne!(first, job(&|job| job["VpcConfig"] = json!({"Subnets": ["s"]})));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runner::environment::Environment;
 use runner::prepared::{self, Task};
-use runner::workload::{Observation, WorkloadSpec};
+use runner::workload::{Exit, ExitReport, Observation, WorkloadSpec};
 use store::resources::ResourceKey;
 
 use super::addresses::{AddressRange, Lease};
@@ -82,6 +82,11 @@ impl WarmStarts {
         }
     }
 
+    /// A job that kept a pool has ended without leaving a pattern.
+    pub fn forget_environment(&self, key: &ResourceKey) {
+        self.lock().environments.remove(key);
+    }
+
     /// Takes the sandbox that the job was given, if it was.
     pub fn take(&self, key: &ResourceKey) -> Option<Prepared> {
         self.lock().waiting.remove(key)
@@ -110,6 +115,11 @@ impl Prepared {
         forget(app, id).await;
         app.executor.start(wanted).await
     }
+}
+
+/// Whether a job did not begin for the reason that the sandbox which was prepared for it ended just as it got its task.
+pub fn was_lost(app: &App, host: &HostRecord, report: &ExitReport) -> bool {
+    matches!(report.exit, Exit::LaunchFailed(_)) && app.executor.was_prepared(&host.workload).unwrap_or(false)
 }
 
 /// Ends and forgets a workload, but not its files.

@@ -82,6 +82,7 @@ impl TestApp {
         let mut config = Config {
             data_dir: data_dir.clone(),
             listen: ([127, 0, 0, 1], 0).into(),
+            open_protocols: None,
             region: "us-east-1".into(),
             account: "123456789012".into(),
             tls: None,
@@ -96,8 +97,13 @@ impl TestApp {
             metrics_token: None,
             metrics_retention_days: 455,
             containers: server::containers::ContainerConfig::default(),
+            registry: Default::default(),
+            retention: Default::default(),
+            endpoints: Default::default(),
+            scale_in_after_seconds: server::config::DEFAULT_SCALE_IN_AFTER_SECONDS,
             hang_after_seconds: server::config::DEFAULT_HANG_AFTER_SECONDS,
             hang_action: server::config::HangAction::Warn,
+            remote_cache_gib: server::config::DEFAULT_REMOTE_CACHE_GIB,
             build_environment: BTreeMap::new(),
             search_path: server::config::search_path(),
         };
@@ -209,6 +215,10 @@ impl TestApp {
             "GraniteServiceVersion20100801" => "monitoring",
             "AnyScaleFrontendService" => "application-autoscaling",
             "TrentService" => "kms",
+            "AmazonSQS" => "sqs",
+            "AWSEvents" => "events",
+            "ElasticMapReduce" => "elasticmapreduce",
+            "AWSGlue" => "glue",
             "Modelyard" => "modelyard",
             other => panic!("which service is {other}?"),
         };
@@ -243,12 +253,36 @@ impl TestApp {
         (text("__type"), text("message") + &text("Message"))
     }
 
+    /// Keys of a session of the account's role; `parameters` go to AssumeRole as they are.
+    pub async fn assume_role(&self, parameters: &str, key: &Key) -> Key {
+        let answer = self.form("sts", &format!("{ASSUME_ROLE}{parameters}"), key).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let xml = answer.text();
+        Key {
+            access_key_id: element(&xml, "AccessKeyId"),
+            secret_access_key: element(&xml, "SecretAccessKey"),
+            session_token: Some(element(&xml, "SessionToken")),
+        }
+    }
+
     /// Sends a query-protocol form.
     pub async fn form(&self, service: &str, form: &str, key: &Key) -> Answer {
         let request =
             Request::post("/").header("content-type", "application/x-www-form-urlencoded").body(()).unwrap();
         self.send_signed(request, Bytes::from(form.to_owned()), service, key).await
     }
+}
+
+/// AssumeRole of the account's role, as a form.
+pub const ASSUME_ROLE: &str = "Action=AssumeRole&Version=2011-06-15&RoleSessionName=me\
+     &RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2FModelyardExecutionRole";
+
+/// The text of the first element with this name.
+pub fn element(xml: &str, name: &str) -> String {
+    let start =
+        xml.find(&format!("<{name}>")).unwrap_or_else(|| panic!("no {name} in {xml}")) + name.len() + 2;
+    let end = xml[start..].find(&format!("</{name}>")).unwrap();
+    xml[start..start + end].to_owned()
 }
 
 impl Drop for TestApp {

@@ -1,14 +1,6 @@
 //! STS and IAM over the query protocol.
 
-use crate::app::{Key, TestApp};
-
-/// The text of the first element with this name.
-fn element(xml: &str, name: &str) -> String {
-    let start =
-        xml.find(&format!("<{name}>")).unwrap_or_else(|| panic!("no {name} in {xml}")) + name.len() + 2;
-    let end = xml[start..].find(&format!("</{name}>")).unwrap();
-    xml[start..start + end].to_owned()
-}
+use crate::app::{ASSUME_ROLE, Key, TestApp, element};
 
 #[tokio::test]
 async fn the_default_identity_is_a_session_of_the_execution_role() {
@@ -27,16 +19,7 @@ async fn the_default_identity_is_a_session_of_the_execution_role() {
 #[tokio::test]
 async fn an_assumed_role_acts_until_its_session_ends() {
     let app = TestApp::new().await;
-    let form = "Action=AssumeRole&Version=2011-06-15&RoleSessionName=me&DurationSeconds=900\
-                &RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2FModelyardExecutionRole";
-    let answer = app.form("sts", form, &app.key()).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let xml = answer.text();
-    let key = Key {
-        access_key_id: element(&xml, "AccessKeyId"),
-        secret_access_key: element(&xml, "SecretAccessKey"),
-        session_token: Some(element(&xml, "SessionToken")),
-    };
+    let key = app.assume_role("&DurationSeconds=900", &app.key()).await;
     let whoami = "Action=GetCallerIdentity&Version=2011-06-15";
     let answer = app.form("sts", whoami, &key).await;
     assert_eq!(
@@ -54,6 +37,45 @@ async fn an_assumed_role_acts_until_its_session_ends() {
     app.clock.advance(901_000);
     let answer = app.form("sts", whoami, &key).await;
     assert_eq!((answer.status.as_u16(), element(&answer.text(), "Code")), (403, "ExpiredToken".into()));
+}
+
+/// The tags of the session that a key is of.
+fn tags_of(app: &TestApp, key: &Key) -> Vec<(String, String)> {
+    let token = key.session_token.as_deref().unwrap();
+    let credential = app.app.identity.sessions().verify(&key.access_key_id, token, app.clock.now_ms());
+    credential.ok().unwrap().session_tags.tags.into_iter().collect()
+}
+
+#[tokio::test]
+async fn transitive_tags_go_on_from_session_to_session() {
+    let app = TestApp::new().await;
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let tags =
+        "&Tags.member.1.Key=Tenant&Tags.member.1.Value=blue&Tags.member.2.Key=team&Tags.member.2.Value=a";
+    let first = app.assume_role(&format!("{tags}&TransitiveTagKeys.member.1=tenant"), &app.key()).await;
+    assert_eq!(tags_of(&app, &first), [pair("Tenant", "blue"), pair("team", "a")]);
+    let second = app.assume_role("", &first).await;
+    assert_eq!(tags_of(&app, &second), [pair("Tenant", "blue")]);
+    let third = app.assume_role("&Tags.member.1.Key=team&Tags.member.1.Value=b", &second).await;
+    assert_eq!(tags_of(&app, &third), [pair("Tenant", "blue"), pair("team", "b")]);
+
+    let many: String =
+        (1..=50).map(|at| format!("&Tags.member.{at}.Key=k{at}&Tags.member.{at}.Value=v")).collect();
+    for (asked, text) in [
+        ("&Tags.member.1.Key=tenant&Tags.member.1.Value=red", "conflicts with a transitive tag key"),
+        ("&TransitiveTagKeys.member.1=team", "must be included in the requested tags"),
+        (
+            "&Tags.member.1.Key=a&Tags.member.1.Value=1&Tags.member.2.Key=A&Tags.member.2.Value=2",
+            "case insensitive",
+        ),
+        ("&Tags.member.1.Key=aws:x&Tags.member.1.Value=1", "reserved"),
+        (many.as_str(), "at most 50 tags"),
+    ] {
+        let answer = app.form("sts", &format!("{ASSUME_ROLE}{asked}"), &third).await;
+        let code = element(&answer.text(), "Code");
+        assert_eq!((answer.status.as_u16(), code.as_str()), (400, "ValidationError"), "{asked}");
+        assert!(element(&answer.text(), "Message").contains(text), "{}", answer.text());
+    }
 }
 
 #[tokio::test]

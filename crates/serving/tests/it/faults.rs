@@ -1,5 +1,6 @@
 //! Workers and hosts that die, hang, are too busy, or never start.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,6 +24,49 @@ async fn a_dead_worker_is_replaced_and_nobody_notices() {
     }
     assert_ne!(scene.ask("pid").await, first);
     assert_eq!(scene.data_plane.metrics(ENDPOINT).unwrap()[0].errors_5xx, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_killed_under_load_fail_only_what_they_had() {
+    const KILLS: usize = 8;
+    let scene = Scene::new();
+    let plan = VariantPlan { workers: 3, ..variant("AllTraffic", &scene.model("one")) };
+    scene.serve(1, vec![plan]).await;
+    let is_over = AtomicBool::new(false);
+    let answered = AtomicUsize::new(0);
+    let caller = || async {
+        let mut failed = Vec::new();
+        while !is_over.load(Ordering::Acquire) {
+            match scene.invoke(order("version")).await {
+                Ok(answer) => assert_eq!(text(&answer), "one"),
+                Err(error) => failed.push(error),
+            }
+            answered.fetch_add(1, Ordering::AcqRel);
+        }
+        failed
+    };
+    let killer = async {
+        for _ in 0..KILLS {
+            // One that has just answered is alive; it is busy with another request by now, or free.
+            if let Ok(answer) = scene.invoke(order("pid")).await {
+                kill(&text(&answer));
+            }
+            let seen = answered.load(Ordering::Acquire);
+            while answered.load(Ordering::Acquire) < seen + 40 {
+                tokio::task::yield_now().await;
+            }
+        }
+        is_over.store(true, Ordering::Release);
+    };
+    let (one, two, three, four, five, ()) =
+        tokio::join!(caller(), caller(), caller(), caller(), caller(), killer);
+    let failed: Vec<_> = [one, two, three, four, five].concat();
+    assert!(failed.len() <= KILLS, "{} requests failed of {KILLS} kills: {failed:?}", failed.len());
+    for error in &failed {
+        assert!(matches!(error, InvokeError::ContainerLost { .. }), "{error:?}");
+    }
+    let status = scene.data_plane.watch(ENDPOINT).unwrap().borrow().clone();
+    assert_eq!((status.phase, status.last_failure), (EndpointPhase::InService, None));
 }
 
 #[tokio::test]
@@ -83,9 +127,8 @@ async fn what_does_not_fit_into_the_queue_is_refused() {
     };
     let (answered, (late, refused)) = tokio::join!(busy, rest);
     assert_eq!(text(&answered.unwrap()), "");
-    for result in [late, refused] {
-        assert!(matches!(result, Err(InvokeError::Overloaded { .. })), "{result:?}");
-    }
+    assert!(matches!(late, Err(InvokeError::Overloaded { .. })), "{late:?}");
+    assert!(matches!(refused, Err(InvokeError::QueueFull { limit: 1, .. })), "{refused:?}");
     assert_eq!(scene.ask("version").await, "one");
     assert_eq!(scene.data_plane.metrics(ENDPOINT).unwrap()[0].overloaded, 2);
 }

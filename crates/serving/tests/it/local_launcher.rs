@@ -1,7 +1,9 @@
-//! A launcher that runs model hosts as plain child processes.
+//! A launcher that runs model hosts, and servers as they are in containers, as plain child processes.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use serving::{BoxFuture, ExitText, LaunchError, Launcher, ReplicaSpec};
+use serving::{BoxFuture, ExitText, LaunchError, Launcher, Protocol, ReplicaSpec};
 use tokio::sync::watch;
 
 #[derive(Default)]
@@ -19,6 +21,7 @@ pub struct LocalLauncher {
 
 struct Child {
     pid: Pid,
+    protocol: Protocol,
     exit: watch::Receiver<Option<ExitText>>,
 }
 
@@ -27,22 +30,59 @@ pub fn payload(model_dir: &Path) -> serde_json::Value {
     serde_json::json!({ "model_dir": model_dir })
 }
 
+fn model_dir(replica: &ReplicaSpec) -> Result<&str, LaunchError> {
+    let own = replica.part.map(|part| &replica.launch["parts"][part as usize]);
+    own.unwrap_or(&replica.launch["model_dir"]).as_str().ok_or(LaunchError("no model_dir".into()))
+}
+
+/// Whether the folder is of a model, or of many that come and go.
+fn models_flag(replica: &ReplicaSpec) -> &'static str {
+    match replica.launch["many_models"].as_bool() {
+        Some(true) => "--models-dir",
+        _ => "--model-dir",
+    }
+}
+
+fn host(replica: &ReplicaSpec) -> Result<(Command, Protocol), LaunchError> {
+    let python = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../python");
+    let mut command = Command::new("python3");
+    command
+        .args(["-m", "model_host", "--workers", &replica.workers.to_string()])
+        .args([models_flag(replica), model_dir(replica)?])
+        .args(["--model-timeout-seconds", &replica.model_timeout_seconds.to_string()])
+        .arg("--socket")
+        .arg(&replica.socket)
+        .env("PYTHONPATH", python)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::null());
+    let variables = replica.launch["environment"].as_object().into_iter().flatten();
+    command.envs(variables.filter_map(|(name, value)| Some((name, value.as_str()?))));
+    Ok((command, Protocol::Frames))
+}
+
+/// The server listens at a port that the system picks, as nothing keeps it apart from others here.
+fn container(replica: &ReplicaSpec) -> Result<(Command, Protocol), LaunchError> {
+    let failed = |error: std::io::Error| LaunchError(error.to_string());
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+    let port = listener.local_addr().map_err(failed)?.port();
+    let mut command = Command::new("python3");
+    command
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/container.py"))
+        .arg(&replica.socket)
+        .arg(model_dir(replica)?)
+        .stdin(Stdio::from(OwnedFd::from(listener)));
+    Ok((command, Protocol::Http { port }))
+}
+
 impl LocalLauncher {
     fn child(&self, id: &str) -> Option<(Pid, watch::Receiver<Option<ExitText>>)> {
         self.children.lock().unwrap().get(id).map(|child| (child.pid, child.exit.clone()))
     }
 
     fn spawn(&self, replica: &ReplicaSpec) -> Result<(), LaunchError> {
-        let python = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../python");
-        let model_dir = replica.launch["model_dir"].as_str().ok_or(LaunchError("no model_dir".into()))?;
-        let mut child = Command::new("python3")
-            .args(["-m", "model_host", "--workers", &replica.workers.to_string(), "--model-dir", model_dir])
-            .args(["--model-timeout-seconds", &replica.model_timeout_seconds.to_string()])
-            .arg("--socket")
-            .arg(&replica.socket)
-            .env("PYTHONPATH", python)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::null())
+        let is_container = replica.launch["container"].as_bool().unwrap_or_default();
+        let (mut command, protocol) = if is_container { container(replica)? } else { host(replica)? };
+        let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -59,7 +99,7 @@ impl LocalLauncher {
             let summary = child.wait().unwrap().to_string();
             sender.send_replace(Some(ExitText { summary, log_tail }));
         });
-        self.children.lock().unwrap().insert(replica.id.clone(), Child { pid, exit });
+        self.children.lock().unwrap().insert(replica.id.clone(), Child { pid, protocol, exit });
         Ok(())
     }
 
@@ -73,6 +113,10 @@ impl LocalLauncher {
 impl Launcher for LocalLauncher {
     fn launch<'a>(&'a self, replica: &'a ReplicaSpec) -> BoxFuture<'a, Result<(), LaunchError>> {
         Box::pin(async move { self.spawn(replica) })
+    }
+
+    fn protocol(&self, id: &str) -> Protocol {
+        self.children.lock().unwrap().get(id).map_or(Protocol::Frames, |child| child.protocol)
     }
 
     fn exited<'a>(&'a self, id: &'a str) -> BoxFuture<'a, ExitText> {

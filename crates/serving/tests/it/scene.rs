@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serving::{
     DataPlane, DataPlaneSettings, EndpointPhase, EndpointPlan, EndpointStatus, InvokeError, InvokeRequest,
-    InvokeResponse, VariantPlan,
+    InvokeResponse, RoutingStrategy, VariantPlan,
 };
 
 use crate::local_launcher::{LocalLauncher, as_launcher, payload};
@@ -146,10 +146,13 @@ pub fn variant(name: &str, model_dir: &Path) -> VariantPlan {
         name: name.into(),
         weight: 1.0,
         replicas: 1,
+        routing: RoutingStrategy::default(),
         workers: 1,
+        composition: serving::Composition::Single,
         startup_timeout_seconds: 60.0,
         model_timeout_seconds: 60.0,
         launch: payload(model_dir),
+        on_demand: None,
     }
 }
 

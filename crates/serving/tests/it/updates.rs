@@ -83,7 +83,8 @@ async fn replicas_come_and_go_in_place() {
     scene.data_plane.set_replicas(ENDPOINT, "AllTraffic", 3).await.unwrap();
     scene.wait_for(|status| status.variants[0].healthy_replicas == 3).await;
     let mut processes = std::collections::BTreeSet::new();
-    for _ in 0..6 {
+    // One that gets a third of the requests by chance is missed by 60 in a row once in thirty thousand million runs.
+    for _ in 0..60 {
         processes.insert(scene.ask("pid").await);
     }
     assert_eq!(processes.len(), 3, "requests go to {processes:?} only");

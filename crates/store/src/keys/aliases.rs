@@ -16,48 +16,41 @@ pub struct Alias {
     pub updated_at: i64,
 }
 
-impl KeyStore {
-    /// Gives a key a name.
-    ///
-    /// # Errors
-    /// [`KeyProblem::AliasExists`], [`KeyProblem::Missing`], [`KeyProblem::PendingDeletion`].
-    pub async fn create_alias(
-        &self,
-        account: &str,
-        region: &str,
-        name: &str,
-        key: &KeyReference,
-    ) -> Result<()> {
-        let (account, region, name) = (account.to_owned(), region.to_owned(), name.to_owned());
-        let (key, now_ms) = (key.clone(), self.clock.now_ms());
-        self.database
-            .write(move |session| {
-                let key = session.nameable_key(&account, &region, &key, now_ms)?;
-                session.insert_alias(&account, &region, &name, &key.id, now_ms)
-            })
-            .await
-    }
+/// Whether a name is new or was given before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// No key has it yet.
+    New,
+    /// It is pointed at another key.
+    Present,
+}
 
-    /// Points a name at another key.
+impl KeyStore {
+    /// Points a name at a key.
     ///
     /// # Errors
-    /// [`KeyProblem::MissingAlias`], [`KeyProblem::Missing`], [`KeyProblem::PendingDeletion`].
-    pub async fn update_alias(
+    /// [`KeyProblem::AliasExists`] of a new name, [`KeyProblem::MissingAlias`] of one that should be there,
+    /// [`KeyProblem::Missing`], [`KeyProblem::PendingDeletion`].
+    pub async fn point_alias(
         &self,
         account: &str,
         region: &str,
         name: &str,
         key: &KeyReference,
+        naming: Naming,
     ) -> Result<()> {
         let (account, region, name) = (account.to_owned(), region.to_owned(), name.to_owned());
         let (key, now_ms) = (key.clone(), self.clock.now_ms());
         self.database
             .write(move |session| {
                 let key = session.nameable_key(&account, &region, &key, now_ms)?;
-                if session.update_alias(&account, &region, &name, &key.id, now_ms)? {
-                    return Ok(());
+                match naming {
+                    Naming::New => session.insert_alias(&account, &region, &name, &key.id, now_ms),
+                    Naming::Present if session.update_alias(&account, &region, &name, &key.id, now_ms)? => {
+                        Ok(())
+                    }
+                    Naming::Present => Err(KeyProblem::MissingAlias(name).into()),
                 }
-                Err(KeyProblem::MissingAlias(name).into())
             })
             .await
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use aliases::Alias;
+pub use aliases::{Alias, Naming};
 pub use reference::KeyReference;
 
 use crate::clock::Clock;
@@ -127,6 +127,11 @@ impl KeyStore {
     /// The key that protects an account's objects where nobody asks for another one.
     pub(crate) fn of_account(&self, account: &str) -> SecretKey {
         self.master.derive(b"", &[b"objects of ", account.as_bytes()])
+    }
+
+    /// The key that protects what an account's remote buckets are reached with.
+    pub(crate) fn of_remotes(&self, account: &str) -> SecretKey {
+        self.master.derive(b"", &[b"remote buckets of ", account.as_bytes()])
     }
 
     /// Makes a key.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::line;
-use super::scan::{BackwardLines, ForwardLines, boundary_at_or_before, length};
+use super::scan::{BackwardLines, ForwardLines, boundary_at_or_before, length, start};
 
 /// Lines of each end that are looked at: enough to see past the small disorder of several writers.
 const LINES_LOOKED_AT: usize = 32;
@@ -18,7 +18,7 @@ pub struct Extent {
     pub last_event_at: i64,
     /// When the last event was taken in.
     pub last_ingestion_at: i64,
-    /// Size of the file.
+    /// Bytes of its events.
     pub stored_bytes: u64,
 }
 
@@ -29,9 +29,10 @@ pub(super) fn extent(
     oldest_at: Option<i64>,
     newest_at: Option<i64>,
 ) -> io::Result<Option<Extent>> {
-    let stored_bytes = length(path)?;
-    let end = boundary_at_or_before(path, stored_bytes)?;
-    let mut head = ForwardLines::for_probe(path, 0);
+    let (from, length) = (start(path)?, length(path)?);
+    let stored_bytes = length.saturating_sub(from);
+    let end = boundary_at_or_before(path, length)?;
+    let mut head = ForwardLines::for_probe(path, from);
     let mut first: Option<i64> = None;
     let mut seen = 0;
     while seen < LINES_LOOKED_AT {

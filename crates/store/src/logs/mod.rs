@@ -2,21 +2,22 @@
 //!
 //! `<root>/<account>/<region>/<group>/<stream>.log`, each part escaped by [`names::file_name`], each line in the format of
 //! [`line`]. Names and creation times are rows; everything else is learnt from the file when it is asked for. What is appended
-//! survives the end of any process; it is not forced to the disk line by line.
+//! survives the end of any process; what clients put is on the disk when they are told so, the output of jobs is not forced there
+//! line by line.
 
 mod extent;
+mod file;
 mod filter;
 pub mod line;
 pub mod names;
 mod read;
 mod rows;
 mod scan;
+mod trim;
 
 use std::collections::hash_map::DefaultHasher;
-use std::fs::{File, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +27,11 @@ pub use extent::Extent;
 pub use filter::{FilterPage, FilterQuery, FilterToken, Matches, Streams};
 pub use read::{Cursor, EVENT_OVERHEAD_BYTES, EventPage, From, LogEvent, ReadQuery};
 pub use rows::{GroupList, StreamList};
+pub use trim::{TrimQuery, Trimmed};
+
+use file::{
+    append_lines, bring_to_disk, folder_bytes, group_folder, open_for_append, stream_file, unless_missing,
+};
 
 use crate::clock::Clock;
 use crate::database::{Database, Session};
@@ -79,7 +85,9 @@ pub struct LogGroup {
     pub name: String,
     /// Milliseconds since 1970.
     pub created_at: i64,
-    /// Size of its files.
+    /// Days that its events are kept; without a number, as long as the group.
+    pub retention_days: Option<u32>,
+    /// Size of its events.
     pub stored_bytes: u64,
 }
 
@@ -131,16 +139,29 @@ impl LogStore {
         Ok(LogStore { database, root: root.into(), clock, append_locks })
     }
 
-    /// Creates an empty group.
+    /// Creates an empty group without tags.
     ///
     /// # Errors
-    /// [`Error::Exists`] when the name is taken.
+    /// As [`LogStore::create_tagged_group`].
     pub async fn create_group(&self, key: GroupKey) -> Result<()> {
+        self.create_tagged_group(key, String::new(), Vec::new()).await
+    }
+
+    /// Creates an empty group, whose tags are kept under `arn`.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when the name is taken, [`Error::Invalid`] for too many tags.
+    pub async fn create_tagged_group(
+        &self,
+        key: GroupKey,
+        arn: String,
+        tags: Vec<(String, String)>,
+    ) -> Result<()> {
         let (root, now_ms) = (self.root.clone(), self.clock.now_ms());
         self.database
             .write(move |session| {
                 if add_group(session, &root, &key, now_ms)? {
-                    return Ok(());
+                    return session.put_tags(&arn, &tags);
                 }
                 Err(Error::Exists { kind: GROUP_KIND.into(), name: key.group })
             })
@@ -178,11 +199,12 @@ impl LogStore {
     ) -> Result<PathBuf> {
         let key = GroupKey::new(account, region, group).stream(stream);
         let path = stream_file(&self.root, &key);
-        let known = self.stream_row(&key).await;
-        match known {
-            Ok(_) if path.exists() => return Ok(path),
-            Ok(_) | Err(Error::Missing { .. }) => {}
-            Err(error) => return Err(error),
+        if path.exists() {
+            match self.stream_row(&key) {
+                Ok(_) => return Ok(path),
+                Err(Error::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         let (root, now_ms) = (self.root.clone(), self.clock.now_ms());
         self.database
@@ -196,14 +218,34 @@ impl LogStore {
             .await
     }
 
+    /// Says how many days the events of a group are kept; without a number, as long as the group.
+    ///
+    /// # Errors
+    /// When there is no such group.
+    pub async fn set_retention(&self, key: GroupKey, days: Option<u32>) -> Result<()> {
+        self.database.write(move |session| session.set_log_retention(&key, days)).await
+    }
+
     /// Deletes a group with its streams and their events.
     ///
     /// # Errors
     /// When there is none, or its files cannot be removed.
     pub async fn delete_group(&self, key: GroupKey) -> Result<()> {
+        self.delete_tagged_group(key, String::new()).await
+    }
+
+    /// As [`LogStore::delete_group`], with the tags that are kept under `arn`.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn delete_tagged_group(&self, key: GroupKey, arn: String) -> Result<()> {
         let folder = group_folder(&self.root, &key);
         let gone = key.clone();
-        self.database.write(move |session| session.delete_log_group(&gone)).await?;
+        let removed = self.database.write(move |session| {
+            session.delete_log_group(&gone)?;
+            session.delete_all_tags(&arn)
+        });
+        removed.await?;
         failpoint::pass(Point::LogRemove);
         // In a transaction of its own: before it, a crash would leave the group without its events; without it, a new group of
         // the same name could lose its own. What a crash leaves here is cleared by the next group of that name.
@@ -309,6 +351,20 @@ impl LogStore {
         Ok(streams)
     }
 
+    /// As [`LogStore::append`]; the events are on the disk when this returns.
+    ///
+    /// # Errors
+    /// As there; also when they cannot be brought to the disk: they may be there or not.
+    pub async fn append_durably(&self, key: StreamKey, events: Vec<NewEvent>) -> Result<u64> {
+        let path = stream_file(&self.root, &key);
+        let root = self.root.clone();
+        let size_bytes = self.append(key, events).await?;
+        let file = path.clone();
+        // After the lock: what others append meanwhile comes to the disk with it.
+        blocking(&path, move || bring_to_disk(&file, &root)).await?;
+        Ok(size_bytes)
+    }
+
     /// Appends events, which must be in chronological order; returns the size of the file after them.
     ///
     /// # Errors
@@ -325,7 +381,7 @@ impl LogStore {
         // What is recorded of the disorder must be true before the events can be seen, and two appends could not know it of
         // each other.
         let _appending = self.append_lock(&key).lock().await;
-        let stream = self.stream_row(&key).await?;
+        let stream = self.stream_row(&key)?;
         let path = stream_file(&self.root, &key);
         let ingested_ms = self.clock.now_ms();
         if let (Some(first), Some(last)) = (events.first(), events.last()) {
@@ -352,7 +408,7 @@ impl LogStore {
     /// # Errors
     /// When the stream is missing or the file cannot be read.
     pub async fn read(&self, key: &StreamKey, query: ReadQuery) -> Result<EventPage> {
-        let stream = self.stream_row(key).await?;
+        let stream = self.stream_row(key)?;
         let path = stream_file(&self.root, key);
         let file = path.clone();
         blocking(&path, move || read::read_page(&file, &query, stream.disorder_ms)).await
@@ -395,9 +451,8 @@ impl LogStore {
         blocking(&folder, move || filter::filter_page(sources, &query)).await
     }
 
-    async fn stream_row(&self, key: &StreamKey) -> Result<LogStream> {
-        let key = key.clone();
-        self.database.read(move |session| session.log_stream(&key)).await
+    fn stream_row(&self, key: &StreamKey) -> Result<LogStream> {
+        self.database.look(|session| session.log_stream(key))
     }
 
     fn append_lock(&self, key: &StreamKey) -> &tokio::sync::Mutex<()> {
@@ -452,16 +507,6 @@ async fn blocking<T: Send + 'static>(
     done.map_err(Error::file(format!("read or write logs in {}", path.display())))
 }
 
-fn group_folder(root: &Path, key: &GroupKey) -> PathBuf {
-    root.join(names::file_name(&key.account))
-        .join(names::file_name(&key.region))
-        .join(names::file_name(&key.group))
-}
-
-fn stream_file(root: &Path, key: &StreamKey) -> PathBuf {
-    group_folder(root, &key.group).join(format!("{}.log", names::file_name(&key.stream)))
-}
-
 /// Adds the row of a group; a new one starts without files, whatever a crash may have left.
 fn add_group(session: &Session<'_>, root: &Path, key: &GroupKey, now_ms: i64) -> Result<bool> {
     let added = session.insert_log_group(key, now_ms)?;
@@ -485,51 +530,9 @@ fn add_stream(session: &Session<'_>, root: &Path, key: &StreamKey, now_ms: i64) 
     Ok(added)
 }
 
-fn open_for_append(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    OpenOptions::new().create(true).append(true).read(true).open(path)
-}
-
-/// Appends whole lines and returns the size of the file. A line that a crashed writer left torn is ended first.
-fn append_lines(path: &Path, lines: &[u8]) -> io::Result<u64> {
-    let mut file = open_for_append(path)?;
-    let mut last = [b'\n'];
-    if let Some(at) = file.metadata()?.len().checked_sub(1) {
-        file.read_exact_at(&mut last, at)?;
-    }
-    match last {
-        [b'\n'] => failpoint::write_all(Point::LogAppend, &mut file, lines)?,
-        _ => failpoint::write_all(Point::LogAppend, &mut file, &[b"\n", lines].concat())?,
-    }
-    Ok(file.metadata()?.len())
-}
-
 fn fill_extent(root: &Path, group: &GroupKey, stream: &mut LogStream) -> Result<()> {
     let path = stream_file(root, &group.clone().stream(&stream.name));
     stream.extent = extent::extent(&path, stream.oldest_at, stream.newest_at)
         .map_err(Error::file(format!("read {}", path.display())))?;
     Ok(())
-}
-
-fn folder_bytes(folder: &Path) -> io::Result<u64> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = 0;
-    for entry in entries {
-        // A file may be deleted while the folder is read.
-        bytes += entry?.metadata().map_or(0, |metadata| metadata.len());
-    }
-    Ok(bytes)
-}
-
-fn unless_missing(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::line;
-use super::scan::{BackwardLines, ForwardLines, SCAN_BLOCK_BYTES, boundary_at_or_before};
+use super::scan::{BackwardLines, ForwardLines, SCAN_BLOCK_BYTES, boundary_at_or_before, start};
 use crate::error::Error;
 
 /// What an event counts for beside its text, as the service counts.
@@ -188,7 +188,7 @@ pub(super) fn read_page(path: &Path, query: &ReadQuery, disorder_ms: i64) -> io:
         From::Head => {
             let offset = match query.start_ms {
                 Some(start_ms) => seek_start(path, start_ms, disorder_ms)?,
-                None => 0,
+                None => start(path)?,
             };
             forward(path, offset, gathering)
         }
@@ -275,8 +275,8 @@ fn probe(path: &Path, middle: u64, high: u64) -> io::Result<Option<(i64, u64, u6
 /// older. So the result is right even where the file is not sorted.
 pub(super) fn seek_start(path: &Path, start_ms: i64, disorder_ms: i64) -> io::Result<u64> {
     let threshold_ms = start_ms.saturating_sub(disorder_bound(disorder_ms));
-    let (mut low, mut high) = (0, boundary_at_or_before(path, u64::MAX)?);
-    while high - low > SCAN_BLOCK_BYTES as u64 {
+    let (mut low, mut high) = (start(path)?, boundary_at_or_before(path, u64::MAX)?);
+    while high.saturating_sub(low) > SCAN_BLOCK_BYTES as u64 {
         let middle = low + (high - low) / 2;
         match probe(path, middle, high)? {
             Some((timestamp_ms, _, end)) if timestamp_ms < threshold_ms => low = end,
@@ -289,7 +289,7 @@ pub(super) fn seek_start(path: &Path, start_ms: i64, disorder_ms: i64) -> io::Re
 /// A line from which on every event is at or after `end_ms`; at most about a block after the last that is not.
 fn seek_end(path: &Path, end_ms: i64, disorder_ms: i64) -> io::Result<u64> {
     let threshold_ms = end_ms.saturating_add(disorder_bound(disorder_ms));
-    let (mut low, mut high) = (0, boundary_at_or_before(path, u64::MAX)?);
+    let (mut low, mut high) = (start(path)?, boundary_at_or_before(path, u64::MAX)?);
     while high.saturating_sub(low) > SCAN_BLOCK_BYTES as u64 {
         let middle = low + (high - low) / 2;
         match probe(path, middle, high)? {

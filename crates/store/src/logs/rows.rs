@@ -56,10 +56,18 @@ impl Session<'_> {
     /// Reads a log group.
     pub(super) fn log_group(&self, key: &GroupKey) -> Result<LogGroup> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT name, created_at FROM log_groups WHERE account = ?1 AND region = ?2 AND name = ?3",
+            "SELECT name, created_at, retention_days FROM log_groups WHERE account = ?1 AND region = ?2 AND name = ?3",
         )?;
         let found = statement.query_row(params![key.account, key.region, key.group], group_row).optional()?;
         found.ok_or_else(|| missing_group(key))
+    }
+
+    /// Makes sure that there is such a group.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub fn require_log_group(&self, key: &GroupKey) -> Result<()> {
+        self.log_group(key).map(drop)
     }
 
     /// Removes a log group with its streams.
@@ -71,11 +79,60 @@ impl Session<'_> {
         if removed == 0 { Err(missing_group(key)) } else { Ok(()) }
     }
 
+    /// Says how many days the events of a group are kept.
+    pub(super) fn set_log_retention(&self, key: &GroupKey, days: Option<u32>) -> Result<()> {
+        let changed = self
+            .connection
+            .prepare_cached(
+                "UPDATE log_groups SET retention_days = ?4 WHERE account = ?1 AND region = ?2 AND name = ?3",
+            )?
+            .execute(params![key.account, key.region, key.group, days])?;
+        if changed == 0 { Err(missing_group(key)) } else { Ok(()) }
+    }
+
+    /// Streams of all accounts whose events are kept for some days only, in the order of their names, each with these days.
+    /// `default_days` holds for groups that have none of their own.
+    pub(super) fn log_streams_with_retention(
+        &self,
+        after: &StreamKey,
+        default_days: Option<u32>,
+        limit: usize,
+    ) -> Result<Vec<(StreamKey, LogStream, u32)>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT s.name, s.created_at, s.disorder_ms, s.oldest_at, s.newest_at, s.account, s.region, s.group_name,
+             coalesce(g.retention_days, ?5) FROM log_streams s JOIN log_groups g
+             ON g.account = s.account AND g.region = s.region AND g.name = s.group_name
+             WHERE (s.account, s.region, s.group_name, s.name) > (?1, ?2, ?3, ?4)
+             AND coalesce(g.retention_days, ?5) IS NOT NULL
+             ORDER BY s.account, s.region, s.group_name, s.name LIMIT ?6",
+        )?;
+        let group = &after.group;
+        let values =
+            params![group.account, group.region, group.group, after.stream, default_days, row_limit(limit)];
+        let rows = statement.query_map(values, |row| {
+            let stream = stream_row(row)?;
+            let group = GroupKey { account: row.get(5)?, region: row.get(6)?, group: row.get(7)? };
+            Ok((group.stream(stream.name.clone()), stream, row.get(8)?))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Notes that a stream holds nothing older than this; nothing at all, where no time is given.
+    pub(super) fn set_log_stream_oldest(&self, key: &StreamKey, oldest_at: Option<i64>) -> Result<()> {
+        self.connection
+            .prepare_cached(
+                "UPDATE log_streams SET oldest_at = ?5
+                 WHERE account = ?1 AND region = ?2 AND group_name = ?3 AND name = ?4",
+            )?
+            .execute(params![key.group.account, key.group.region, key.group.group, key.stream, oldest_at])?;
+        Ok(())
+    }
+
     /// Lists log groups.
     pub(super) fn log_groups(&self, account: &str, region: &str, list: &GroupList) -> Result<Vec<LogGroup>> {
         let prefix = list.prefix.as_deref().unwrap_or_default();
         let mut statement = self.connection.prepare_cached(
-            "SELECT name, created_at FROM log_groups WHERE account = ?1 AND region = ?2 AND name >= ?3
+            "SELECT name, created_at, retention_days FROM log_groups WHERE account = ?1 AND region = ?2 AND name >= ?3
              AND (?4 IS NULL OR name < ?4) AND (?5 IS NULL OR name > ?5) AND (?6 IS NULL OR instr(name, ?6) > 0)
              ORDER BY name LIMIT ?7",
         )?;
@@ -188,7 +245,7 @@ fn row_limit(limit: usize) -> i64 {
 }
 
 fn group_row(row: &Row<'_>) -> rusqlite::Result<LogGroup> {
-    Ok(LogGroup { name: row.get(0)?, created_at: row.get(1)?, stored_bytes: 0 })
+    Ok(LogGroup { name: row.get(0)?, created_at: row.get(1)?, retention_days: row.get(2)?, stored_bytes: 0 })
 }
 
 fn stream_row(row: &Row<'_>) -> rusqlite::Result<LogStream> {

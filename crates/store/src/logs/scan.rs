@@ -1,12 +1,15 @@
 //! Reading a stream file line by line, forwards and backwards, in blocks of bounded size.
 //!
 //! Files are opened per block: a filter over thousands of streams holds no descriptors, and a file that is deleted meanwhile
-//! just ends.
+//! just ends. Of a file that was trimmed the beginning reads as zeros, and takes no room; offsets stay what they were.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 
 /// Bytes that a scan reads at once.
 pub(super) const SCAN_BLOCK_BYTES: usize = 64 * 1024;
@@ -56,22 +59,50 @@ pub(super) fn length(path: &Path) -> io::Result<u64> {
     }
 }
 
-/// The last start of a line at or before `offset`, which may lie beyond the file. A torn last line is not passed.
+/// Where the lines of the file start: behind what was trimmed.
+pub(super) fn start(path: &Path) -> io::Result<u64> {
+    let mut first = [b'\n'];
+    read_at(path, 0, &mut first)?;
+    if first != [0] {
+        return Ok(0);
+    }
+    let mut offset = match seek(&File::open(path)?, SeekFrom::Data(0)) {
+        // A file system that knows no holes is read through.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => 0,
+        Err(Errno::NXIO) => return length(path),
+        sought => sought?,
+    };
+    let mut block = vec![0; SCAN_BLOCK_BYTES];
+    loop {
+        let filled = read_at(path, offset, &mut block)?;
+        match block[..filled].iter().position(|byte| *byte != 0) {
+            Some(at) => return Ok(offset + at as u64),
+            None if filled == 0 => return Ok(offset),
+            None => offset += filled as u64,
+        }
+    }
+}
+
+/// The last start of a line at or before `offset`, which may lie beyond the file. A torn last line is not passed. It is the start
+/// of the file where everything before has been trimmed.
 pub(super) fn boundary_at_or_before(path: &Path, offset: u64) -> io::Result<u64> {
     let mut end = offset.min(length(path)?);
     // Mostly the offset is a boundary already, and one byte shows it.
-    let mut block_bytes = 1;
-    while end > 0 {
-        let start = end.saturating_sub(block_bytes);
-        let mut block = vec![0; (end - start) as usize];
-        let filled = read_at(path, start, &mut block)?;
-        if let Some(at) = block[..filled].iter().rposition(|byte| *byte == b'\n') {
-            return Ok(start + at as u64 + 1);
-        }
-        end = start;
-        block_bytes = SCAN_BLOCK_BYTES as u64;
+    let mut last = [0];
+    if end > 0 && read_at(path, end - 1, &mut last)? == 1 && last == [b'\n'] {
+        return Ok(end);
     }
-    Ok(0)
+    let floor = start(path)?;
+    while end > floor {
+        let from = end.saturating_sub(SCAN_BLOCK_BYTES as u64).max(floor);
+        let mut block = vec![0; (end - from) as usize];
+        let filled = read_at(path, from, &mut block)?;
+        if let Some(at) = block[..filled].iter().rposition(|byte| *byte == b'\n') {
+            return Ok(from + at as u64 + 1);
+        }
+        end = from;
+    }
+    Ok(floor)
 }
 
 /// Lines from an offset on.
@@ -132,7 +163,12 @@ impl ForwardLines {
                         continue;
                     }
                     let bytes = &self.buffer[start..newline];
-                    return Ok(Some(Line { offset, end: self.line_offset, bytes }));
+                    let trimmed = trimmed_bytes(bytes);
+                    return Ok(Some(Line {
+                        offset: offset + trimmed as u64,
+                        end: self.line_offset,
+                        bytes: &bytes[trimmed..],
+                    }));
                 }
                 None => {
                     if !self.fill()? {
@@ -158,6 +194,12 @@ impl ForwardLines {
         let filled = read_at(&self.path, self.block_offset, &mut self.buffer[self.searched..])?;
         self.buffer.truncate(self.searched + filled);
         self.block_offset += filled as u64;
+        // The file may be trimmed while it is read.
+        if trimmed_bytes(&self.buffer) == self.buffer.len() {
+            self.buffer.clear();
+            self.searched = 0;
+            self.line_offset = self.block_offset;
+        }
         Ok(filled > 0)
     }
 }
@@ -201,10 +243,11 @@ impl BackwardLines {
             self.fill()?;
         }
         let Some((start, end)) = self.pending.pop() else { return Ok(None) };
-        let offset = self.block_offset + start as u64;
         let line_end = self.block_offset + end as u64;
-        self.end = offset;
-        Ok(Some(Line { offset, end: line_end, bytes: &self.block[start..end - 1] }))
+        self.end = self.block_offset + start as u64;
+        let bytes = &self.block[start..end - 1];
+        let trimmed = trimmed_bytes(bytes);
+        Ok(Some(Line { offset: self.end + trimmed as u64, end: line_end, bytes: &bytes[trimmed..] }))
     }
 
     /// Reads the block that ends at `end`, larger and larger until it holds the start of a line.
@@ -215,8 +258,8 @@ impl BackwardLines {
             self.block.resize((self.end - start) as usize, 0);
             let filled = read_at(&self.path, start, &mut self.block)?;
             self.block_offset = start;
-            if filled < self.block.len() {
-                // The file was cut or deleted meanwhile.
+            if filled < self.block.len() || trimmed_bytes(&self.block) == filled {
+                // The file was cut or deleted meanwhile, or everything before has been trimmed.
                 self.end = 0;
                 return Ok(());
             }
@@ -241,6 +284,11 @@ impl BackwardLines {
             block_bytes *= 2;
         }
     }
+}
+
+/// How many bytes at the beginning were trimmed. No line begins with a zero.
+fn trimmed_bytes(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len())
 }
 
 /// The standard library's search, which is compiled with optimisation whatever the profile.
@@ -322,6 +370,29 @@ mod tests {
             |lines: Vec<(u64, u64, Vec<u8>)>| lines.into_iter().map(|line| line.2).collect::<Vec<_>>();
         assert_eq!(texts(forward(&path, 0, SCAN_BLOCK_BYTES)), [b"1 first".to_vec(), b"2 second".to_vec()]);
         assert_eq!(texts(backward(&path, content.len() as u64)), [b"2 second".to_vec(), b"1 first".to_vec()]);
+    }
+
+    #[test]
+    fn lines_behind_a_hole_keep_their_offsets() {
+        let mut content = vec![0; 3 * SCAN_BLOCK_BYTES + 17];
+        let hole = content.len() as u64;
+        content.extend_from_slice(b"1 a\n2 b\n");
+        let (_directory, path) = file(&content);
+        assert_eq!(start(&path).unwrap(), hole);
+        let expected = [(hole, hole + 4, b"1 a".to_vec()), (hole + 4, hole + 8, b"2 b".to_vec())];
+        for from in [0, 5, SCAN_BLOCK_BYTES as u64, hole] {
+            assert_eq!(forward(&path, from, SCAN_BLOCK_BYTES), expected, "{from}");
+        }
+        let mut lines = backward(&path, hole + 8);
+        lines.reverse();
+        assert_eq!(lines, expected);
+        for offset in [0, 1, hole - 1, hole, hole + 3] {
+            assert_eq!(boundary_at_or_before(&path, offset).unwrap(), hole);
+        }
+        assert_eq!(boundary_at_or_before(&path, hole + 5).unwrap(), hole + 4);
+        let (_directory, path) = file(&[0; 100]);
+        assert_eq!((start(&path).unwrap(), forward(&path, 0, 13)), (100, Vec::new()));
+        assert_eq!(boundary_at_or_before(&path, u64::MAX).unwrap(), 100);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::sample::Sample;
 
 /// Identifies a series in journals, heads and segments.
-pub(super) type SeriesId = u32;
+pub type SeriesId = u32;
 
 /// Seconds of the stretch of time that a segment covers.
 pub(super) const DAY_SECONDS: i64 = 86_400;

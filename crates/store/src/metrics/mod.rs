@@ -11,6 +11,7 @@ mod codec;
 mod cursors;
 mod head;
 mod journal;
+mod news;
 mod rows;
 mod sample;
 mod segment;
@@ -26,6 +27,8 @@ use std::thread::JoinHandle;
 
 pub use aggregate::{Aggregate, Distribution, Window};
 pub use cursors::FollowedJob;
+pub use head::SeriesId;
+pub use news::{News, SeriesRead, WantedMetric};
 pub use rows::{Metric, MetricList};
 pub use sample::{NewSamples, Sample, SeriesKey};
 pub use sink::MetricSink;
@@ -34,7 +37,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::database::Database;
 use crate::error::{Error, Result};
-use head::{DAY_SECONDS, SeriesId};
+use head::DAY_SECONDS;
 use state::{Shared, State};
 use writer::{Put, Writer};
 
@@ -218,6 +221,15 @@ impl MetricStore {
             size.bytes += segment.bytes();
         }
         Ok(size)
+    }
+
+    /// How many segments [`MetricStore::expire`] would remove, and their bytes.
+    pub fn expired(&self, retention_days: u32) -> (u64, u64) {
+        let first_day =
+            (self.clock.now_ms() / 1000 - i64::from(retention_days) * DAY_SECONDS).div_euclid(DAY_SECONDS);
+        let state = self.shared.lock();
+        let old = state.days.range(..first_day).flat_map(|(_, segments)| segments);
+        old.fold((0, 0), |(count, bytes), segment| (count + 1, bytes + segment.bytes()))
     }
 
     /// Removes whole days that are older than `retention_days`, and series that have nothing younger. Call it now and then.

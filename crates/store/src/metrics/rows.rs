@@ -86,6 +86,23 @@ impl Session<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// What names a series; `None` for one that is gone.
+    pub(super) fn series_key(&self, id: SeriesId) -> Result<Option<SeriesKey>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT account, region, namespace, name, dimensions, unit FROM metric_series WHERE id = ?1",
+        )?;
+        let mut rows = statement.query(params![id])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        Ok(Some(SeriesKey {
+            account: row.get(0)?,
+            region: row.get(1)?,
+            namespace: row.get(2)?,
+            name: row.get(3)?,
+            dimensions: serde_json::from_str(&row.get::<_, String>(4)?)?,
+            unit: row.get(5)?,
+        }))
+    }
+
     /// Lists metrics by namespace, name and dimensions.
     pub(super) fn list_metrics(&self, account: &str, region: &str, list: &MetricList) -> Result<Vec<Metric>> {
         let mut sql = String::from(

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::aggregate::{Aggregate, Window};
 use super::head::{Head, SeriesId};
 use super::journal::{Journal, sync_folder_of};
+use super::news::Recorder;
 use super::segment::{Periods, Segment, SegmentName};
 
 /// A head that takes no more samples and waits to become segments.
@@ -26,6 +27,7 @@ pub(super) struct State {
     pub(super) frozen: VecDeque<Arc<Frozen>>,
     /// By day, then by age.
     pub(super) days: BTreeMap<i64, Vec<Arc<Segment>>>,
+    pub(super) news: Recorder,
 }
 
 /// Shared by the store and its threads.

@@ -71,6 +71,7 @@ impl Writer {
             let mut state = self.shared.lock();
             for (series, samples) in batches {
                 state.active.insert(*series, samples);
+                state.news.record(*series, samples);
             }
             state.active.len() >= self.head_samples
         };

@@ -6,12 +6,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Folder, OBJECT_KIND, Object, ObjectFile, ObjectStore, blocking};
+use super::remote_cache::Fetched;
+use super::{Bucket, Folder, OBJECT_KIND, Object, ObjectFile, ObjectStore, blocking};
 use crate::error::{Error, Result};
 use crate::seal::SecretKey;
 
 /// Times that an object may be replaced between the look at its row and the use of its file.
-const PATIENCE: usize = 16;
+pub(super) const PATIENCE: usize = 16;
 
 /// Bytes that are decrypted at a time.
 const DECRYPTED_BYTES: usize = 256 * 1024;
@@ -49,6 +50,10 @@ impl ObjectStore {
         bucket: &str,
         keys: Vec<String>,
     ) -> Result<Vec<Option<Object>>> {
+        let owned = self.bucket(account, bucket).await?;
+        if owned.remote.is_some() {
+            return self.remote_objects(owned, keys).await;
+        }
         let (account, bucket) = (account.to_owned(), bucket.to_owned());
         self.database
             .read(move |session| {
@@ -67,19 +72,28 @@ impl ObjectStore {
         for _ in 0..PATIENCE {
             let root = self.root.clone();
             let mut versions = Vec::with_capacity(objects.len());
-            let mut folders: HashMap<String, Option<Folder>> = HashMap::new();
+            let mut buckets: HashMap<String, Bucket> = HashMap::new();
+            let mut remote: HashMap<String, Vec<ExportedObject>> = HashMap::new();
             for one in objects {
-                if !folders.contains_key(&one.bucket) {
-                    folders.insert(one.bucket.clone(), self.bucket(account, &one.bucket).await?.folder);
+                if !buckets.contains_key(&one.bucket) {
+                    buckets.insert(one.bucket.clone(), self.bucket(account, &one.bucket).await?);
                 }
-                let source = match (&one.object.attributes.encryption, &folders[&one.bucket]) {
-                    (_, Some(folder)) => Source::Folder(folder.clone()),
-                    (None, None) => Source::Version,
+                let bucket = &buckets[&one.bucket];
+                let source = match (&one.object.attributes.encryption, &bucket.folder) {
+                    _ if bucket.remote.is_some() => {
+                        remote.entry(one.bucket.clone()).or_default().push(one);
+                        continue;
+                    }
+                    (_, Some(folder)) => ExportSource::Folder(folder.clone()),
+                    (None, None) => ExportSource::Version,
                     (Some(encryption), None) => {
-                        Source::Sealed(self.data_key(account, &one.bucket, encryption).await?)
+                        ExportSource::Sealed(self.data_key(account, &one.bucket, encryption).await?)
                     }
                 };
                 versions.push((one, source));
+            }
+            for (name, objects) in remote {
+                self.export_remote(buckets[&name].clone(), objects, how).await?;
             }
             let replaced = blocking(move || export_all(&root, versions, how)).await?;
             objects = Vec::new();
@@ -97,19 +111,21 @@ impl ObjectStore {
 }
 
 /// What the bytes of an object come from.
-enum Source {
+pub(super) enum ExportSource {
     /// Its file.
     Version,
     /// Its file, which is encrypted.
     Sealed(SecretKey),
     /// A file of the folder that the bucket is.
     Folder(Folder),
+    /// A local file that was fetched from a remote bucket.
+    Fetched(Fetched),
 }
 
 /// Makes the files; returns the objects whose version is gone.
-fn export_all(
+pub(super) fn export_all(
     root: &Path,
-    versions: Vec<(ExportedObject, Source)>,
+    versions: Vec<(ExportedObject, ExportSource)>,
     how: Export,
 ) -> Result<Vec<ExportedObject>> {
     let mut made_folders: HashSet<PathBuf> = HashSet::new();
@@ -132,10 +148,14 @@ fn export_all(
         }
         let version = root.join(&one.bucket).join(&one.object.path);
         let made = failpoint::at(failpoint::Point::ObjectExport).and_then(|()| match (how, &source) {
-            (Export::Shared, Source::Version) => share(&version, &one.target),
-            (Export::Own, Source::Version) => copy(&version, &one.target, one.object.modified_at),
-            (_, Source::Sealed(data_key)) => decrypt(&version, data_key, &one),
-            (how, Source::Folder(folder)) => {
+            (Export::Shared, ExportSource::Version) => share(&version, &one.target),
+            (Export::Own, ExportSource::Version) => copy(&version, &one.target, one.object.modified_at),
+            (_, ExportSource::Sealed(data_key)) => decrypt(&version, data_key, &one),
+            (Export::Shared, ExportSource::Fetched(fetched)) => share(&fetched.path, &one.target),
+            (Export::Own, ExportSource::Fetched(fetched)) => {
+                copy(&fetched.path, &one.target, one.object.modified_at)
+            }
+            (how, ExportSource::Folder(folder)) => {
                 super::folders::export(folder, &one.object, &one.target, how == Export::Shared)
             }
         });
@@ -152,7 +172,11 @@ fn export_all(
 fn make_open_folders(folder: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = folder.ancestors().take_while(|at| !at.is_dir()).collect();
     for at in missing.into_iter().rev() {
-        DirBuilder::new().mode(0o755).create(at)?;
+        match DirBuilder::new().mode(0o755).create(at) {
+            // Made meanwhile for an object that is fetched at the same time.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && at.is_dir() => {}
+            made => made?,
+        }
         std::fs::set_permissions(at, Permissions::from_mode(0o755))?;
     }
     Ok(())
@@ -206,4 +230,31 @@ fn set_modified(file: &File, modified_at_ms: i64) -> io::Result<()> {
         file.set_modified(modified)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_that_arrive_at_the_same_time_share_their_folders() {
+        let root = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let begin = std::sync::Barrier::new(4);
+            let made = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4)
+                    .map(|thread| {
+                        let folder = root.path().join(format!("{round}/data/deep/{thread}"));
+                        let begin = &begin;
+                        scope.spawn(move || {
+                            begin.wait();
+                            make_open_folders(&folder)
+                        })
+                    })
+                    .collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+            });
+            assert!(made.iter().all(Result::is_ok), "{made:?}");
+        }
+    }
 }

@@ -29,6 +29,8 @@ pub struct Incoming {
     pub(super) change: Change,
     /// The folder that the file goes to, when the bucket is one.
     pub(super) folder: Option<Folder>,
+    /// Whether the bucket lies in another store.
+    pub(super) is_remote: bool,
 }
 
 /// A finished file that waits for its place.
@@ -59,8 +61,18 @@ impl Incoming {
         };
         let digest = Md5::new();
         let (encryption, sealer, change) = (None, None, Change::Put);
-        let mut incoming =
-            Incoming { file, path, digest, size: 0, keep: false, encryption, sealer, change, folder: None };
+        let mut incoming = Incoming {
+            file,
+            path,
+            digest,
+            size: 0,
+            keep: false,
+            encryption,
+            sealer,
+            change,
+            folder: None,
+            is_remote: false,
+        };
         if let Some((encryption, data_key)) = encrypted {
             let begun = Sealer::begin(&data_key, &mut incoming.file);
             incoming.sealer = Some(begun.map_err(Error::file("begin an encrypted file"))?);

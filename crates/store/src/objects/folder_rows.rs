@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use failpoint::Point;
 use rusqlite::{OptionalExtension, params};
 
 use super::writes::NewVersion;
 use super::{
-    Attributes, BUCKET_KIND, Bucket, Condition, Folder, Object, ObjectStore, Refusal, blocking, files,
+    Attributes, BUCKET_KIND, Bucket, Change, Condition, Folder, Object, ObjectStore, Refusal, blocking, files,
 };
 use crate::database::Session;
 use crate::error::{Error, Result};
@@ -24,7 +25,59 @@ pub(super) struct Arrival {
     pub condition: Condition,
 }
 
+/// What is to be removed from a folder, with what decides about each key.
+pub(super) struct Removal<T> {
+    pub account: String,
+    pub bucket: String,
+    pub folder: Folder,
+    pub keys: Vec<(String, T)>,
+    pub change: Change,
+}
+
 impl ObjectStore {
+    /// Removes the files of keys for which `decide` says so, then what was kept of them: a file cannot come back when a
+    /// transaction fails. Must run detached.
+    pub(super) async fn remove_in_folder<T: Send + 'static>(
+        &self,
+        removal: Removal<T>,
+        decide: impl Fn(&T, Option<&Object>) -> Result<bool> + Send + 'static,
+    ) -> Result<Vec<Result<bool>>> {
+        let Removal { account, bucket, folder, keys, change } = removal;
+        folder.check_writable()?;
+        let _alone = self.folder_change.lock().await;
+        let (owner, name) = (account.clone(), bucket.clone());
+        let decided = self.database.read(move |session| {
+            let bucket = session.owned_bucket(&owner, &name)?;
+            let mut decided = Vec::with_capacity(keys.len());
+            for (key, given) in keys {
+                let present = session.present(&bucket, &key)?;
+                decided.push(decide(&given, present.as_ref()).map(|is_wanted| present.filter(|_| is_wanted)));
+            }
+            Ok(decided)
+        });
+        let decided = decided.await?;
+        let removed = blocking(move || {
+            for object in decided.iter().flatten().flatten() {
+                folder.remove(&object.key)?;
+            }
+            failpoint::pass(Point::ObjectRemove);
+            Ok(decided)
+        });
+        let removed = removed.await?;
+        let gone: Vec<Object> = removed.iter().flatten().flatten().cloned().collect();
+        let telling = self.clone();
+        let written = self.database.write(move |session| {
+            let owned = session.owned_bucket(&account, &bucket)?;
+            for object in &gone {
+                session.delete_folder_file(&bucket, &object.key)?;
+                telling.tell(session, &owned, object, change)?;
+            }
+            Ok(())
+        });
+        written.await?;
+        Ok(removed.into_iter().map(|result| result.map(|object| object.is_some())).collect())
+    }
+
     /// An object of a folder and its open file, which belong together whatever happens to the folder.
     pub(super) async fn open_in_folder(
         &self,

@@ -35,7 +35,7 @@ impl Bound {
         }
     }
 
-    fn beyond(prefix: &[u8]) -> Bound {
+    pub(super) fn beyond(prefix: &[u8]) -> Bound {
         // No UTF-8 text begins with 0xFF, so that the fallback ends every list.
         Bound { bytes: successor(prefix).unwrap_or_else(|| vec![0xFF]), inclusive: true }
     }
@@ -71,13 +71,18 @@ impl ObjectStore {
     /// # Errors
     /// [`crate::Error::Missing`] or [`crate::Error::Denied`] of the bucket.
     pub async fn list(&self, account: &str, bucket: &str, list: ListObjects) -> Result<Listing> {
-        let (account, bucket) = (account.to_owned(), bucket.to_owned());
-        self.database
-            .read(move |session| {
-                let bucket = session.owned_bucket(&account, &bucket)?;
-                session.list_objects(&bucket, &list)
-            })
-            .await
+        let (account, bucket, wanted) = (account.to_owned(), bucket.to_owned(), list.clone());
+        let looked = self.database.read(move |session| {
+            let bucket = session.owned_bucket(&account, &bucket)?;
+            match bucket.remote {
+                None => Ok((session.list_objects(&bucket, &wanted)?, None)),
+                Some(_) => Ok((Listing::default(), Some(bucket))),
+            }
+        });
+        match looked.await? {
+            (_, Some(bucket)) => self.list_remote(&bucket, list).await,
+            (listing, None) => Ok(listing),
+        }
     }
 
     /// Objects whose key begins with `prefix`, after a key, without folding.

@@ -16,6 +16,12 @@ pub mod names;
 mod object;
 mod protection;
 mod refusal;
+mod remote_cache;
+mod remote_reader;
+mod remote_reads;
+mod remote_rows;
+mod remote_writes;
+mod remotes;
 mod rows;
 mod sealed;
 mod sweep;
@@ -39,6 +45,10 @@ pub use multipart::{CompletedPart, Part, PartChecksum, SMALLEST_PART_BYTES, Uplo
 pub use object::{Assembly, Attributes, Bucket, Condition, Object};
 pub use protection::{Encryption, EncryptionKey, Protection};
 pub use refusal::Refusal;
+pub use remotes::{
+    Connector, Remote, RemoteBody, RemoteBucket, RemoteContent, RemoteCredentials, RemoteList, RemoteObject,
+    RemotePage, RemoteProblem,
+};
 pub use sealed::ObjectFile;
 use writes::{NewVersion, check_key};
 
@@ -68,6 +78,7 @@ pub struct ObjectStore {
     bucket_change: Arc<tokio::sync::Mutex<()>>,
     /// Held while an object comes into a folder that is a bucket.
     folder_change: Arc<tokio::sync::Mutex<()>>,
+    remotes: Arc<remotes::Remotes>,
 }
 
 impl ObjectStore {
@@ -82,6 +93,7 @@ impl ObjectStore {
         keys: KeyStore,
     ) -> Result<ObjectStore> {
         files::make_root(&root)?;
+        let remotes = Arc::new(remotes::Remotes::new(remote_cache::Cache::open(&root)?));
         let store = ObjectStore {
             database,
             root,
@@ -92,6 +104,7 @@ impl ObjectStore {
             swept: tokio::sync::watch::Sender::new(false),
             bucket_change: Arc::default(),
             folder_change: Arc::default(),
+            remotes,
         };
         store.sweep_unfinished().await?;
         store.sweep_in_background().await?;
@@ -117,6 +130,7 @@ impl ObjectStore {
             region: region.to_owned(),
             created_at: self.clock.now_ms(),
             folder: None,
+            remote: None,
         };
         let _alone = self.bucket_change.lock().await;
         files::make_folders(&self.root, &self.root.join(name).join(files::INCOMING))?;
@@ -168,15 +182,21 @@ impl ObjectStore {
     }
 
     async fn find(&self, account: &str, bucket: &str, key: &str) -> Result<(Bucket, Object)> {
-        let (account, bucket, key) = (account.to_owned(), bucket.to_owned(), key.to_owned());
-        self.database
-            .read(move |session| {
-                let bucket = session.owned_bucket(&account, &bucket)?;
-                let object = session.present(&bucket, &key)?;
-                let missing = || Error::Missing { kind: OBJECT_KIND.into(), name: key };
-                Ok((bucket, object.ok_or_else(missing)?))
-            })
-            .await
+        let (account, bucket, name) = (account.to_owned(), bucket.to_owned(), key.to_owned());
+        let looked = self.database.read(move |session| {
+            let bucket = session.owned_bucket(&account, &bucket)?;
+            let object = match bucket.remote {
+                None => session.present(&bucket, &name)?,
+                Some(_) => None,
+            };
+            Ok((bucket, object))
+        });
+        let (bucket, mut object) = looked.await?;
+        if let Some(remote) = &bucket.remote {
+            object = self.remote_object(&bucket, remote, key).await?;
+        }
+        let missing = || Error::Missing { kind: OBJECT_KIND.into(), name: key.to_owned() };
+        Ok((bucket, object.ok_or_else(missing)?))
     }
 
     /// An object's row and its open file. A version that is replaced meanwhile stays readable through the handle.
@@ -192,6 +212,10 @@ impl ObjectStore {
                     // Removed between the two looks.
                     None => continue,
                 }
+            }
+            if let Some(remote) = &owned.remote {
+                let reader = remote_reader::RemoteReader::new(self.reach(&owned, remote)?, &object);
+                return Ok((object, ObjectFile::remote(reader)));
             }
             let path = self.root.join(bucket).join(&object.path);
             match File::open(&path) {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use failpoint::Point;
 
+use super::remote_writes::check_remote_write;
 use super::{
     Assembly, Attributes, Change, Condition, Incoming, NewVersion, Object, ObjectFile, ObjectStore,
     Protection, Refusal, blocking, check_key, detached, files, hex, md5_of,
@@ -33,6 +34,8 @@ pub struct Upload {
     pub checksum: Option<PartChecksum>,
     /// Milliseconds since 1970.
     pub created_at: i64,
+    /// Its id in the remote store that the bucket lies in.
+    pub(super) remote_id: Option<String>,
 }
 
 /// How an upload is checked.
@@ -89,6 +92,13 @@ impl ObjectStore {
         let (written, protection) = self.written_bucket(account, bucket, wish).await?;
         attributes.encryption =
             self.new_data_key(&written, protection).await?.map(|(encryption, _)| encryption);
+        let remote_id = match &written.remote {
+            None => None,
+            Some(remote) => {
+                check_remote_write(key, &attributes)?;
+                Some(self.reach(&written, remote)?.create_upload(key, &attributes).await?)
+            }
+        };
         let upload = Upload {
             id: uuid::Uuid::now_v7().simple().to_string(),
             bucket: bucket.to_owned(),
@@ -96,6 +106,7 @@ impl ObjectStore {
             attributes,
             checksum,
             created_at: self.clock.now_ms(),
+            remote_id,
         };
         let (owner, stored) = (account.to_owned(), upload.clone());
         self.database
@@ -153,6 +164,9 @@ impl ObjectStore {
         let (store, upload) = (self.clone(), upload.clone());
         detached(async move {
             let written = blocking(move || incoming.finish()).await?;
+            if let Some(remote_id) = &upload.remote_id {
+                return store.put_remote_part(&upload, remote_id, number, written, checksums).await;
+            }
             let folder = store.root.join(&upload.bucket);
             if written.encryption != upload.attributes.encryption {
                 files::remove_version(&folder, &relative(&written.file, &folder));
@@ -222,6 +236,19 @@ impl ObjectStore {
             .await
     }
 
+    /// Uploads to local buckets of all accounts that nobody has gone on with since a time, by id, with the bytes of their parts.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn idle_uploads(
+        &self,
+        before_ms: i64,
+        after: String,
+        limit: usize,
+    ) -> Result<Vec<(Upload, u64)>> {
+        self.database.read(move |session| session.idle_uploads(before_ms, &after, limit)).await
+    }
+
     /// The parts that a completion names, which must be there just so.
     ///
     /// # Errors
@@ -246,9 +273,13 @@ impl ObjectStore {
     ) -> Result<Object> {
         let (store, account, upload) = (self.clone(), account.to_owned(), upload.clone());
         detached(async move {
+            if let Some(remote_id) = upload.remote_id.clone() {
+                return store
+                    .complete_remote(&account, upload, &remote_id, parts, checksums, condition)
+                    .await;
+            }
             let folder = store.root.join(&upload.bucket);
-            let digests: Vec<u8> = parts.iter().flat_map(|part| unhex(&part.etag)).collect();
-            let etag = format!("{}-{}", hex(&md5_of(&digests)), parts.len());
+            let etag = joined_etag(&parts);
             let assembly = Assembly::of(&upload.id, parts.iter().map(|part| part.size));
             let count = parts.len() as u32;
             let data_key = store.data_key_of(&account, &upload).await?;
@@ -284,6 +315,9 @@ impl ObjectStore {
     pub async fn abort_upload(&self, upload: &Upload) -> Result<()> {
         let (store, upload) = (self.clone(), upload.clone());
         detached(async move {
+            if let Some(remote_id) = &upload.remote_id {
+                return store.abort_remote(&upload, remote_id).await;
+            }
             let folder = store.root.join(&upload.bucket);
             let parts = store
                 .database
@@ -348,6 +382,12 @@ fn choose<'a>(present: &'a [Part], named: &[CompletedPart]) -> Result<Vec<&'a Pa
         chosen.push(part);
     }
     Ok(chosen)
+}
+
+/// The entity tag of an object that is joined from parts.
+pub(super) fn joined_etag(parts: &[Part]) -> String {
+    let digests: Vec<u8> = parts.iter().flat_map(|part| unhex(&part.etag)).collect();
+    format!("{}-{}", hex(&md5_of(&digests)), parts.len())
 }
 
 fn unhex(text: &str) -> Vec<u8> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Encryption, Folder, OBJECT_KIND};
+use super::{Encryption, Folder, OBJECT_KIND, Remote};
 use crate::error::{Error, Result};
 
 /// A bucket. Names are unique over all accounts, as in S3.
@@ -22,6 +22,8 @@ pub struct Bucket {
     pub created_at: i64,
     /// The folder of the machine that it is, when it is one.
     pub folder: Option<Folder>,
+    /// The bucket of another store that it is, when it is one.
+    pub remote: Option<Remote>,
 }
 
 /// What is kept of an object beside its bytes.
@@ -99,7 +101,8 @@ pub struct Object {
     pub attributes: Attributes,
     /// Milliseconds since 1970.
     pub modified_at: i64,
-    /// Its file, relative to the folder of the bucket; in a folder of the machine, what tells its file from a later one.
+    /// Its file, relative to the folder of the bucket; in a folder of the machine or a remote bucket, what tells it from a
+    /// later one.
     pub(super) path: PathBuf,
 }
 

@@ -83,8 +83,14 @@ impl ObjectStore {
         bucket: &str,
         protection: Option<&Protection>,
     ) -> Result<()> {
-        if protection.is_some() && self.bucket(account, bucket).await?.folder.is_some() {
-            return Err(Refusal::OfFolder("its files are not encrypted").into());
+        if protection.is_some() {
+            let owned = self.bucket(account, bucket).await?;
+            if owned.folder.is_some() {
+                return Err(Refusal::OfFolder("its files are not encrypted").into());
+            }
+            if owned.remote.is_some() {
+                return Err(Refusal::OfRemote("this server does not encrypt its objects").into());
+            }
         }
         let text = protection.map(serde_json::to_string).transpose()?;
         self.set_bucket_document(account, bucket, PROTECTION_DOCUMENT, text).await
@@ -111,6 +117,13 @@ impl ObjectStore {
             .await?;
         let prescribed: Option<Protection> = document.map(|text| serde_json::from_str(&text)).transpose()?;
         let protection = wish.or(prescribed).unwrap_or(Protection::Plain);
+        if let Some(remote) = &bucket.remote {
+            remote.check_writable()?;
+            if protection != Protection::Plain {
+                let text = "this server does not encrypt its objects; leave the encryption out";
+                return Err(Refusal::OfRemote(text).into());
+            }
+        }
         if let Some(folder) = &bucket.folder {
             folder.check_writable()?;
             if protection != Protection::Plain {

@@ -17,6 +17,9 @@ pub enum Refusal {
     /// Something that a bucket which is a folder of the machine does not do.
     #[error("the bucket is a folder of this machine: {0}")]
     OfFolder(&'static str),
+    /// Something that a bucket which lies in another store does not do.
+    #[error("the bucket lies in a remote store: {0}")]
+    OfRemote(&'static str),
     /// The key is longer than [`super::names::LONGEST_KEY_BYTES`].
     #[error("an object key has at most {} bytes in UTF-8", super::names::LONGEST_KEY_BYTES)]
     KeyTooLong,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{BUCKET_KIND, Bucket, Folder, Object, Refusal};
+use super::{BUCKET_KIND, Bucket, Folder, Object, Refusal, Remote};
 use crate::database::Session;
 use crate::error::{Error, Result};
 
@@ -13,8 +13,10 @@ use crate::error::{Error, Result};
 pub(super) const OBJECT_COLUMNS: &str = "key, path, size, etag, parts, attributes, modified_at";
 
 /// The beginning of a query of what [`bucket_row`] reads.
-const BUCKETS: &str = "SELECT name, account, region, created_at, path, is_read_only FROM buckets
-    LEFT JOIN bucket_folders ON bucket_folders.bucket = buckets.name";
+const BUCKETS: &str =
+    "SELECT name, account, region, created_at, path, is_read_only, place, credentials FROM buckets
+    LEFT JOIN bucket_folders ON bucket_folders.bucket = buckets.name
+    LEFT JOIN bucket_remotes ON bucket_remotes.bucket = buckets.name";
 
 impl Session<'_> {
     pub(super) fn insert_bucket(&self, bucket: &Bucket) -> Result<bool> {
@@ -37,8 +39,9 @@ impl Session<'_> {
         let found = self
             .connection
             .prepare_cached(&format!("{BUCKETS} WHERE name = ?1"))?
-            .query_row(params![name], bucket_row)
-            .optional()?;
+            .query_row(params![name], |row| Ok(bucket_row(row)))
+            .optional()?
+            .transpose()?;
         match found {
             None => Err(Error::Missing { kind: BUCKET_KIND.into(), name: name.into() }),
             Some(bucket) if bucket.account != account => {
@@ -55,8 +58,8 @@ impl Session<'_> {
     pub fn buckets(&self, account: &str) -> Result<Vec<Bucket>> {
         let mut statement =
             self.connection.prepare_cached(&format!("{BUCKETS} WHERE account = ?1 ORDER BY name"))?;
-        let rows = statement.query_map(params![account], bucket_row)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let rows = statement.query_map(params![account], |row| Ok(bucket_row(row)))?;
+        rows.map(|row| row?).collect()
     }
 
     pub(super) fn bucket_names(&self) -> Result<Vec<String>> {
@@ -66,7 +69,11 @@ impl Session<'_> {
     }
 
     pub(super) fn delete_bucket(&self, account: &str, name: &str) -> Result<()> {
-        if self.owned_bucket(account, name)?.folder.is_some() {
+        let bucket = self.owned_bucket(account, name)?;
+        if bucket.remote.is_some() {
+            return Err(Refusal::OfRemote("such a bucket is removed with `modelyard bucket remove`").into());
+        }
+        if bucket.folder.is_some() {
             return Err(Refusal::OfFolder("such a bucket is removed with `modelyard bucket remove`").into());
         }
         let used = self
@@ -95,6 +102,15 @@ impl Session<'_> {
             .execute(params![name])?;
         self.connection.prepare_cached("DELETE FROM buckets WHERE name = ?1")?.execute(params![name])?;
         Ok(())
+    }
+
+    /// The ETag of an object that the account may see, when it is there.
+    pub fn object_etag(&self, account: &str, bucket: &str, key: &str) -> Result<Option<String>> {
+        match self.owned_bucket(account, bucket) {
+            Ok(bucket) => Ok(self.present(&bucket, key)?.map(|object| object.etag)),
+            Err(Error::Missing { .. } | Error::Denied(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn find_object(&self, bucket: &str, key: &str) -> Result<Option<Object>> {
@@ -149,15 +165,21 @@ impl Session<'_> {
     }
 }
 
-fn bucket_row(row: &Row<'_>) -> rusqlite::Result<Bucket> {
+fn bucket_row(row: &Row<'_>) -> Result<Bucket> {
     let (path, is_read_only) = (row.get::<_, Option<String>>(4)?, row.get::<_, Option<bool>>(5)?);
     let folder = path.zip(is_read_only);
+    let place = row.get::<_, Option<String>>(6)?;
+    let mut remote: Option<Remote> = place.map(|place| serde_json::from_str(&place)).transpose()?;
+    if let Some(remote) = &mut remote {
+        remote.credentials = row.get(7)?;
+    }
     Ok(Bucket {
         name: row.get(0)?,
         account: row.get(1)?,
         region: row.get(2)?,
         created_at: row.get(3)?,
         folder: folder.map(|(path, is_read_only)| Folder { path: path.into(), is_read_only }),
+        remote,
     })
 }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use failpoint::Point;
 
+use super::remote_reader::RemoteReader;
 use crate::seal::{Cipher, SALT_BYTES, SecretKey, TAG_BYTES, fill_random};
 
 /// Bytes of an object in one segment; only the last may have fewer.
@@ -83,6 +84,7 @@ pub struct ObjectFile(Form);
 enum Form {
     Plain(File),
     Sealed(Box<Sealed>),
+    Remote(Box<RemoteReader>),
 }
 
 struct Sealed {
@@ -108,11 +110,23 @@ impl ObjectFile {
         Ok(ObjectFile(Form::Sealed(Box::new(Sealed { file, cipher, size, position: 0, open: None }))))
     }
 
+    /// Of an object of a remote bucket. It is not read on an async thread.
+    pub(super) fn remote(reader: RemoteReader) -> ObjectFile {
+        ObjectFile(Form::Remote(Box::new(reader)))
+    }
+
+    /// Says that nothing will be read beyond `end`; what has to be fetched is fetched no further then.
+    pub fn until(&mut self, end: u64) {
+        if let Form::Remote(reader) = &mut self.0 {
+            reader.until(end);
+        }
+    }
+
     /// The file itself, where it holds just the bytes.
     pub fn plain_file(&mut self) -> Option<&mut File> {
         match &mut self.0 {
             Form::Plain(file) => Some(file),
-            Form::Sealed(_) => None,
+            Form::Sealed(_) | Form::Remote(_) => None,
         }
     }
 }
@@ -151,6 +165,7 @@ impl Read for ObjectFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let sealed = match &mut self.0 {
             Form::Plain(file) => return file.read(buffer),
+            Form::Remote(reader) => return reader.read(buffer),
             Form::Sealed(sealed) => sealed,
         };
         let mut read = 0;
@@ -169,6 +184,7 @@ impl Seek for ObjectFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let sealed = match &mut self.0 {
             Form::Plain(file) => return file.seek(to),
+            Form::Remote(reader) => return reader.seek(to),
             Form::Sealed(sealed) => sealed,
         };
         let position = match to {

@@ -14,7 +14,8 @@ impl Session<'_> {
     pub(super) fn insert_upload(&self, upload: &Upload) -> Result<()> {
         self.connection
             .prepare_cached(
-                "INSERT INTO uploads (id, bucket, key, attributes, checksum, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO uploads (id, bucket, key, attributes, checksum, created_at, remote_id)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![
                 upload.id,
@@ -23,6 +24,7 @@ impl Session<'_> {
                 serde_json::to_string(&upload.attributes)?,
                 upload.checksum.as_ref().map(serde_json::to_string).transpose()?,
                 upload.created_at,
+                upload.remote_id,
             ])?;
         Ok(())
     }
@@ -30,7 +32,7 @@ impl Session<'_> {
     pub(super) fn upload(&self, bucket: &str, key: &str, id: &str) -> Result<Upload> {
         let found = self
             .connection
-            .prepare_cached("SELECT id, bucket, key, attributes, checksum, created_at FROM uploads WHERE id = ?1 AND bucket = ?2 AND key = ?3")?
+            .prepare_cached("SELECT id, bucket, key, attributes, checksum, created_at, remote_id FROM uploads WHERE id = ?1 AND bucket = ?2 AND key = ?3")?
             .query_row(params![id, bucket, key.as_bytes()], |row| Ok(upload_row(row)))
             .optional()?
             .transpose()?;
@@ -48,7 +50,7 @@ impl Session<'_> {
         let (key, id) =
             after.map_or((Vec::new(), String::new()), |(key, id)| (key.clone().into_bytes(), id.clone()));
         let mut statement = self.connection.prepare_cached(
-            "SELECT id, bucket, key, attributes, checksum, created_at FROM uploads
+            "SELECT id, bucket, key, attributes, checksum, created_at, remote_id FROM uploads
              WHERE bucket = ?1 AND key >= ?2 AND key < ?3 AND (key, id) > (?4, ?5) ORDER BY key, id LIMIT ?6",
         )?;
         let mut uploads = Vec::new();
@@ -58,6 +60,32 @@ impl Session<'_> {
         )?;
         for row in rows {
             uploads.push(row??);
+        }
+        Ok(uploads)
+    }
+
+    /// Uploads to local buckets that have not grown since a time, in the order of their ids, with their bytes.
+    pub(super) fn idle_uploads(
+        &self,
+        before_ms: i64,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(Upload, u64)>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT u.id, u.bucket, u.key, u.attributes, u.checksum, u.created_at, u.remote_id,
+             (SELECT coalesce(sum(size), 0) FROM upload_parts p WHERE p.upload = u.id) FROM uploads u
+             WHERE u.id > ?1 AND u.created_at < ?2 AND u.remote_id IS NULL
+             AND NOT EXISTS (SELECT 1 FROM upload_parts p WHERE p.upload = u.id AND p.modified_at >= ?2)
+             ORDER BY u.id LIMIT ?3",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut uploads = Vec::new();
+        let rows = statement.query_map(params![after, before_ms, limit], |row| {
+            Ok((upload_row(row), row.get::<_, i64>(7)?.unsigned_abs()))
+        })?;
+        for row in rows {
+            let (upload, bytes) = row?;
+            uploads.push((upload?, bytes));
         }
         Ok(uploads)
     }
@@ -100,6 +128,7 @@ fn upload_row(row: &Row<'_>) -> Result<Upload> {
         attributes: serde_json::from_str(&row.get::<_, String>(3)?)?,
         checksum: row.get::<_, Option<String>>(4)?.map(|text| serde_json::from_str(&text)).transpose()?,
         created_at: row.get(5)?,
+        remote_id: row.get(6)?,
     })
 }
 

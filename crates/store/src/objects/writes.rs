@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use failpoint::Point;
 
-use super::folder_rows::Arrival;
+use super::folder_rows::{Arrival, Removal};
+use super::remote_writes::{Departure, check_remote_write};
 use super::{
     Attributes, Bucket, Change, Condition, Encryption, Folder, Incoming, OBJECT_KIND, Object, ObjectStore,
     Part, Protection, Refusal, Upload, blocking, detached, files, hex, names,
@@ -58,12 +59,13 @@ impl ObjectStore {
         data_key: Option<(Encryption, SecretKey)>,
     ) -> Result<Incoming> {
         let folder = self.root.join(&bucket.name);
-        if bucket.folder.is_some() {
+        if bucket.folder.is_some() || bucket.remote.is_some() {
             // The bucket came without the server's doing.
             files::make_folders(&self.root, &folder.join(files::INCOMING))?;
         }
         let mut incoming = Incoming::create(&folder, data_key)?;
         incoming.folder.clone_from(&bucket.folder);
+        incoming.is_remote = bucket.remote.is_some();
         Ok(incoming)
     }
 
@@ -74,15 +76,24 @@ impl ObjectStore {
     /// As [`ObjectStore::commit`].
     pub async fn check(&self, account: &str, bucket: &str, key: &str, condition: &Condition) -> Result<()> {
         check_key(key)?;
-        let (owner, name, key) = (account.to_owned(), bucket.to_owned(), key.to_owned());
-        let condition = condition.clone();
-        self.database
-            .read(move |session| {
-                let bucket = session.owned_bucket(&owner, &name)?;
-                bucket.folder.as_ref().map_or(Ok(()), Folder::check_writable)?;
-                condition.check(session.present(&bucket, &key)?.as_ref())
-            })
-            .await
+        let (owner, name, sought) = (account.to_owned(), bucket.to_owned(), key.to_owned());
+        let local = condition.clone();
+        let looked = self.database.read(move |session| {
+            let bucket = session.owned_bucket(&owner, &name)?;
+            bucket.folder.as_ref().map_or(Ok(()), Folder::check_writable)?;
+            if bucket.remote.is_none() {
+                local.check(session.present(&bucket, &sought)?.as_ref())?;
+            }
+            Ok(bucket)
+        });
+        let bucket = looked.await?;
+        let Some(remote) = &bucket.remote else { return Ok(()) };
+        remote.check_writable()?;
+        check_remote_write(key, &Attributes::default())?;
+        if *condition == Condition::default() {
+            return Ok(());
+        }
+        condition.check(self.remote_object(&bucket, remote, key).await?.as_ref())
     }
 
     /// Makes what was written the object of that key.
@@ -102,8 +113,12 @@ impl ObjectStore {
         let store = self.clone();
         let (account, bucket, key) = (account.to_owned(), bucket.to_owned(), key.to_owned());
         detached(async move {
-            let (change, folder) = (incoming.change, incoming.folder.clone());
+            let (change, folder, is_remote) = (incoming.change, incoming.folder.clone(), incoming.is_remote);
             let written = blocking(move || incoming.finish()).await?;
+            if is_remote {
+                let departure = Departure { account, bucket, key, written, attributes, change, condition };
+                return store.depart(departure).await;
+            }
             let etag = hex(&written.etag);
             attributes.encryption = written.encryption;
             let version =
@@ -155,6 +170,9 @@ impl ObjectStore {
         self.database
             .write(move |session| {
                 let bucket = session.owned_bucket(&owner, &name)?;
+                if bucket.remote.is_some() {
+                    return Err(Refusal::OfRemote("tags of its objects are not kept").into());
+                }
                 bucket.folder.as_ref().map_or(Ok(()), Folder::check_writable)?;
                 let missing = || Error::Missing { kind: OBJECT_KIND.into(), name: key.clone() };
                 let mut object = session.present(&bucket, &key)?.ok_or_else(missing)?;
@@ -186,6 +204,11 @@ impl ObjectStore {
         bucket: &str,
         keys: Vec<(String, Condition)>,
     ) -> Result<Vec<Result<bool>>> {
+        let owned = self.bucket(account, bucket).await?;
+        if owned.remote.is_some() {
+            let store = self.clone();
+            return detached(async move { store.remove_remote(owned, keys).await }).await;
+        }
         self.remove(account, bucket, keys, Change::Deleted, |condition, present| {
             condition.check(present)?;
             Ok(true)
@@ -218,25 +241,22 @@ impl ObjectStore {
         let (store, owner, name) = (self.clone(), account.to_owned(), bucket.to_owned());
         let folder = self.root.join(bucket);
         detached(async move {
+            if let Some(folder) = store.bucket(&owner, &name).await?.folder {
+                let removal = Removal { account: owner, bucket: name, folder, keys, change };
+                return store.remove_in_folder(removal, decide).await;
+            }
             let telling = store.clone();
             let removed = store
                 .database
                 .write(move |session| {
                     let bucket = session.owned_bucket(&owner, &name)?;
-                    bucket.folder.as_ref().map_or(Ok(()), Folder::check_writable)?;
                     let mut removed = Vec::with_capacity(keys.len());
                     for (key, given) in keys {
                         let present = session.present(&bucket, &key)?;
                         let decided = decide(&given, present.as_ref());
                         let gone = present.filter(|_| matches!(decided, Ok(true)));
                         if let Some(gone) = &gone {
-                            match &bucket.folder {
-                                None => session.delete_object(&name, &key)?,
-                                Some(folder) => {
-                                    folder.remove(&key)?;
-                                    session.delete_folder_file(&name, &key)?;
-                                }
-                            }
+                            session.delete_object(&name, &key)?;
                             telling.tell(session, &bucket, gone, change)?;
                         }
                         removed.push(decided.map(|_| gone));

@@ -29,6 +29,7 @@ async fn open(directory: &Path, is_read_only: bool) -> ObjectStore {
         region: "us-east-1".into(),
         created_at: 0,
         folder: Some(folder),
+        remote: None,
     };
     database.write(move |session| session.insert_folder_bucket(&bucket)).await.unwrap();
     store

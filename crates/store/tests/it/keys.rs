@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use store::keys::{Key, KeyProblem, KeyReference, KeyState, KeyStore};
+use store::keys::{Key, KeyProblem, KeyReference, KeyState, KeyStore, Naming};
 use store::{Clock, Database, Error};
 
 const ACCOUNT: &str = "111111111111";
@@ -64,7 +64,7 @@ async fn a_key_goes_when_its_time_comes() {
     let clock = Clock::fixed(1_000);
     let keys = open(directory.path(), &clock).await.unwrap();
     let key = create(&keys).await;
-    keys.create_alias(ACCOUNT, REGION, "alias/a", &id(&key)).await.unwrap();
+    keys.point_alias(ACCOUNT, REGION, "alias/a", &id(&key), Naming::New).await.unwrap();
     let blob = keys.encrypt(&key, &BTreeMap::new(), b"plain").await.unwrap();
     let schedule = |key: &mut Key, now_ms: i64| {
         (key.state, key.deletion_at) = (KeyState::PendingDeletion, Some(now_ms + 500));
@@ -74,7 +74,7 @@ async fn a_key_goes_when_its_time_comes() {
     let pending = KeyProblem::PendingDeletion(key.id.clone());
     assert_eq!(problem(keys.encrypt(&key, &BTreeMap::new(), b"x").await), pending);
     assert_eq!(problem(keys.decrypt(ACCOUNT, None, &BTreeMap::new(), &blob).await), pending);
-    assert_eq!(problem(keys.create_alias(ACCOUNT, REGION, "alias/b", &id(&key)).await), pending);
+    assert_eq!(problem(keys.point_alias(ACCOUNT, REGION, "alias/b", &id(&key), Naming::New).await), pending);
     clock.advance(500);
     let missing = KeyProblem::Missing(key.id.clone());
     assert_eq!(
@@ -107,10 +107,10 @@ async fn aliases_point_at_one_key_at_a_time() {
     let (one, two) = (create(&keys).await, create(&keys).await);
     let alias = KeyReference::Alias("alias/a".into());
     assert_eq!(problem(keys.find(ACCOUNT, REGION, &alias).await), KeyProblem::MissingAlias("alias/a".into()));
-    keys.create_alias(ACCOUNT, REGION, "alias/a", &id(&one)).await.unwrap();
-    let again = keys.create_alias(ACCOUNT, REGION, "alias/a", &id(&two)).await;
+    keys.point_alias(ACCOUNT, REGION, "alias/a", &id(&one), Naming::New).await.unwrap();
+    let again = keys.point_alias(ACCOUNT, REGION, "alias/a", &id(&two), Naming::New).await;
     assert_eq!(problem(again), KeyProblem::AliasExists("alias/a".into()));
-    keys.update_alias(ACCOUNT, REGION, "alias/a", &id(&two)).await.unwrap();
+    keys.point_alias(ACCOUNT, REGION, "alias/a", &id(&two), Naming::Present).await.unwrap();
     assert_eq!(keys.find(ACCOUNT, REGION, &alias).await.unwrap().id, two.id);
     let elsewhere = keys.find(ACCOUNT, "eu-west-1", &alias).await;
     assert_eq!(problem(elsewhere), KeyProblem::MissingAlias("alias/a".into()));

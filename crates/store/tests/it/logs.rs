@@ -13,28 +13,28 @@ use store::logs::{
 };
 use store::{Clock, Database, Error};
 
-const NOW_MS: i64 = 1_700_000_000_000;
+pub const NOW_MS: i64 = 1_700_000_000_000;
 
-struct Logs {
-    store: LogStore,
-    clock: Clock,
+pub struct Logs {
+    pub store: LogStore,
+    pub clock: Clock,
     directory: tempfile::TempDir,
 }
 
 impl Logs {
-    fn open() -> Logs {
+    pub fn open() -> Logs {
         let directory = tempfile::tempdir().unwrap();
         let clock = Clock::fixed(NOW_MS);
         let store = open(directory.path(), &clock);
         Logs { store, clock, directory }
     }
 
-    async fn stream(&self, stream: &str) -> (StreamKey, PathBuf) {
+    pub async fn stream(&self, stream: &str) -> (StreamKey, PathBuf) {
         let path = self.store.ensure_stream("111111111111", "us-east-1", "/group", stream).await.unwrap();
         (group().stream(stream), path)
     }
 
-    async fn append(&self, key: &StreamKey, events: &[(i64, &str)]) {
+    pub async fn append(&self, key: &StreamKey, events: &[(i64, &str)]) {
         let event = |(timestamp_ms, text): &(i64, &str)| NewEvent {
             timestamp_ms: *timestamp_ms,
             text: (*text).into(),
@@ -42,7 +42,7 @@ impl Logs {
         self.store.append(key.clone(), events.iter().map(event).collect()).await.unwrap();
     }
 
-    async fn read(&self, key: &StreamKey, from: From) -> EventPage {
+    pub async fn read(&self, key: &StreamKey, from: From) -> EventPage {
         self.store.read(key, query(from)).await.unwrap()
     }
 }
@@ -52,11 +52,11 @@ fn open(directory: &Path, clock: &Clock) -> LogStore {
     LogStore::open(database, directory.join("logs"), clock.clone()).unwrap()
 }
 
-fn group() -> GroupKey {
+pub fn group() -> GroupKey {
     GroupKey::new("111111111111", "us-east-1", "/group")
 }
 
-fn query(from: From) -> ReadQuery {
+pub fn query(from: From) -> ReadQuery {
     ReadQuery { start_ms: None, end_ms: None, from, limit: 10_000, most_bytes: 1_048_576 }
 }
 

@@ -16,6 +16,7 @@ use crate::Error;
 use crate::dispatch::Call;
 
 pub(crate) use reply::Reply;
+pub(crate) use typed::{blob_bytes, blob_of};
 
 /// Stands for the input or output that an operation does not have.
 static NOTHING: Structure =
@@ -43,11 +44,30 @@ pub(crate) fn input(
     read.map(Value::Object).map_err(|misfit| misfit.into_error(call.service))
 }
 
-fn input_structure(service: &'static Service, operation: &OperationModel) -> &'static Structure {
+/// An input that is keyed by model member names already, wherever its members would travel; its types are checked.
+pub(crate) fn named_input(call: &Call, input: Value) -> Result<Value, Error> {
+    let structure = input_structure(call.service, call.operation);
+    let Value::Object(given) = input else {
+        return Err(Error::serialization("The input must be a JSON object."));
+    };
+    let read = given.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| {
+        let path = &mut typed::Path::default();
+        let known = structure.members.iter().find(|member| member.name == name);
+        let member = known.ok_or_else(|| typed::Misfit::unknown(&name))?;
+        let value = path.member(&name, |path| typed::from_json(call.service, member.shape, value, path))?;
+        Ok((name, value))
+    });
+    let read: Result<serde_json::Map<String, Value>, typed::Misfit> = read.collect();
+    read.map(Value::Object).map_err(|misfit| misfit.into_error(call.service))
+}
+
+/// The structure of an operation's input.
+pub(crate) fn input_structure(service: &'static Service, operation: &OperationModel) -> &'static Structure {
     operation.input.map_or(&NOTHING, |shape| structure(service, shape))
 }
 
-fn output_structure(service: &'static Service, operation: &OperationModel) -> &'static Structure {
+/// The structure of an operation's output.
+pub(crate) fn output_structure(service: &'static Service, operation: &OperationModel) -> &'static Structure {
     operation.output.map_or(&NOTHING, |shape| structure(service, shape))
 }
 

@@ -254,13 +254,15 @@ type Modelled = (&'static str, ErrorTrait, &'static Structure);
 
 /// The error shape that a code means, by its name or by its code on the wire.
 fn error_shape(service: &'static Service, code: &str) -> Option<Modelled> {
-    service.shapes.iter().find_map(|shape| match &shape.kind {
-        Kind::Structure(structure) => {
-            let error = structure.error?;
-            (shape.name == code || error.code == Some(code)).then_some((shape.name, error, structure))
-        }
-        _ => None,
-    })
+    let errors = || {
+        service.shapes.iter().filter_map(|shape| match &shape.kind {
+            Kind::Structure(structure) => Some((shape.name, structure.error?, structure)),
+            _ => None,
+        })
+    };
+    // Several shapes may share a code; a name is of one.
+    let by_name = errors().find(|(name, _, _)| *name == code);
+    by_name.or_else(|| errors().find(|(_, error, _)| error.code == Some(code)))
 }
 
 fn with_cbor_mark(mut response: Response<Body>) -> Response<Body> {

@@ -224,12 +224,12 @@ pub(super) fn blob(text: &str, path: &Path) -> Read<Value> {
 }
 
 /// Base64 of bytes that came as they are.
-pub(super) fn blob_of(bytes: &[u8]) -> Value {
+pub(crate) fn blob_of(bytes: &[u8]) -> Value {
     Value::String(BASE64.encode(bytes))
 }
 
 /// The bytes of a blob of the typed form.
-pub(super) fn blob_bytes(value: &Value) -> Option<Vec<u8>> {
+pub(crate) fn blob_bytes(value: &Value) -> Option<Vec<u8>> {
     BASE64.decode(value.as_str()?).ok()
 }
 

@@ -7,18 +7,63 @@ use crate::form::{self, FormProblem};
 
 /// Everything but the unreserved characters of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// As [`RESERVED`], for whole paths.
-const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
 /// Percent-encodes a query name or value, or a credential.
 pub(super) fn encode(text: &str) -> String {
     percent_encode(text.as_bytes(), RESERVED).to_string()
 }
 
-/// The path as it is signed. S3 keeps it as sent; all others remove dot segments and double slashes and encode once more.
-pub(super) fn path(raw: &str, service: &str) -> String {
+/// A request whose signature is made or checked.
+pub(super) struct Request<'a> {
+    /// Its method.
+    pub(super) method: &'a str,
+    /// Its path as sent.
+    pub(super) path: &'a str,
+    /// Its query as sent.
+    pub(super) query: &'a str,
+    /// Its headers.
+    pub(super) headers: &'a HeaderMap,
+    /// Where HTTP/2 and absolute URIs carry the host.
+    pub(super) authority: Option<&'a str>,
+    /// Names of the signed headers, with semicolons between.
+    pub(super) signed: &'a str,
+    /// The hash of the body, or what stands for it.
+    pub(super) payload: &'a str,
+}
+
+/// Why a request has no canonical form.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unclear {
+    /// Its query cannot be read.
+    Query(FormProblem),
+    /// A signed header is not there, or is no text.
+    Header(String),
+}
+
+impl Request<'_> {
+    /// What is signed. All is written into one buffer: each request that comes has its signature checked.
+    pub(super) fn text(&self, service: &str) -> Result<String, Unclear> {
+        let mut text = String::with_capacity(1024);
+        text.push_str(self.method);
+        text.push('\n');
+        path(&mut text, self.path, service);
+        text.push('\n');
+        query(&mut text, self.query).map_err(Unclear::Query)?;
+        text.push('\n');
+        headers(&mut text, self.headers, self.authority, self.signed).map_err(Unclear::Header)?;
+        text.push('\n');
+        text.push_str(self.signed);
+        text.push('\n');
+        text.push_str(self.payload);
+        Ok(text)
+    }
+}
+
+/// Writes the path as it is signed. S3 keeps it as sent; all others remove dot segments and double slashes and encode once more.
+fn path(text: &mut String, raw: &str, service: &str) {
     if service == "s3" {
-        return if raw.is_empty() { "/".to_owned() } else { raw.to_owned() };
+        text.push_str(if raw.is_empty() { "/" } else { raw });
+        return;
     }
     let mut kept: Vec<&str> = Vec::new();
     for segment in raw.split('/') {
@@ -30,83 +75,98 @@ pub(super) fn path(raw: &str, service: &str) -> String {
             segment => kept.push(segment),
         }
     }
-    let end = if raw.ends_with('/') && !kept.is_empty() { "/" } else { "" };
-    let normal = format!("/{}{end}", kept.join("/"));
-    percent_encode(normal.as_bytes(), RESERVED_IN_PATH).to_string()
+    for segment in &kept {
+        text.push('/');
+        text.extend(percent_encode(segment.as_bytes(), RESERVED));
+    }
+    if kept.is_empty() || raw.ends_with('/') {
+        text.push('/');
+    }
 }
 
-/// The query as it is signed: sorted, encoded, without the signature itself.
-pub(super) fn query(raw: &str) -> Result<String, FormProblem> {
+/// Writes the query as it is signed: sorted, encoded, without the signature itself.
+fn query(text: &mut String, raw: &str) -> Result<(), FormProblem> {
     let mut pairs: Vec<(String, String)> = form::pairs(raw.as_bytes())?
         .into_iter()
         .filter(|(name, _)| name != "X-Amz-Signature")
         .map(|(name, value)| (encode(&name), encode(&value)))
         .collect();
     pairs.sort();
-    let parts: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-    Ok(parts.join("&"))
+    for (index, (name, value)) in pairs.iter().enumerate() {
+        if index > 0 {
+            text.push('&');
+        }
+        text.push_str(name);
+        text.push('=');
+        text.push_str(value);
+    }
+    Ok(())
 }
 
-/// The lines of the signed headers. The error names a header that is not there, or whose value is not text.
-pub(super) fn headers(
+/// Writes the lines of the signed headers. The error names a header that is not there, or whose value is not text.
+fn headers(
+    text: &mut String,
     headers: &HeaderMap,
     authority: Option<&str>,
-    signed: &[String],
-) -> Result<String, String> {
-    let mut lines = String::new();
-    for name in signed {
-        lines.push_str(name);
-        lines.push(':');
-        let mut values = headers.get_all(name.as_str()).iter().peekable();
+    signed: &str,
+) -> Result<(), String> {
+    for name in signed.split(';') {
+        text.push_str(name);
+        text.push(':');
+        let mut values = headers.get_all(name).iter().peekable();
         if values.peek().is_none() {
             match authority {
                 // HTTP/2 and absolute URIs carry the host beside the headers.
-                Some(authority) if name == "host" => lines.push_str(authority),
-                _ => return Err(name.clone()),
+                Some(authority) if name == "host" => text.push_str(authority),
+                _ => return Err(name.to_owned()),
             }
         }
         for (index, value) in values.enumerate() {
             if index > 0 {
-                lines.push(',');
+                text.push(',');
             }
-            let value = std::str::from_utf8(value.as_bytes()).map_err(|_| name.clone())?;
-            let words: Vec<&str> = value.split_ascii_whitespace().collect();
-            lines.push_str(&words.join(" "));
+            let value = std::str::from_utf8(value.as_bytes()).map_err(|_| name.to_owned())?;
+            for (index, word) in value.split_ascii_whitespace().enumerate() {
+                if index > 0 {
+                    text.push(' ');
+                }
+                text.push_str(word);
+            }
         }
-        lines.push('\n');
+        text.push('\n');
     }
-    Ok(lines)
-}
-
-/// Puts the parts together.
-pub(super) fn request(
-    method: &str,
-    path: &str,
-    query: &str,
-    headers: &str,
-    signed: &[String],
-    payload: &str,
-) -> String {
-    format!("{method}\n{path}\n{query}\n{headers}\n{}\n{payload}", signed.join(";"))
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn path(raw: &str, service: &str) -> String {
+        let mut text = String::new();
+        super::path(&mut text, raw, service);
+        text
+    }
+
     #[test]
     fn paths_are_normalised_and_encoded_twice_except_for_s3() {
         assert_eq!(path("", "iam"), "/");
         assert_eq!(path("/", "iam"), "/");
         assert_eq!(path("/a/./b/../c//d/", "iam"), "/a/c/d/");
+        assert_eq!(path("/a/..", "iam"), "/");
         assert_eq!(path("/endpoints/a%20b/invocations", "sagemaker"), "/endpoints/a%2520b/invocations");
         assert_eq!(path("/bucket//a%20b/..", "s3"), "/bucket//a%20b/..");
     }
 
     #[test]
     fn queries_are_sorted_and_encoded_once() {
+        let query = |raw| {
+            let mut text = String::new();
+            query(&mut text, raw).map(|()| text)
+        };
         assert_eq!(query("b=2&a=1&a=0&c").unwrap(), "a=0&a=1&b=2&c=");
         assert_eq!(query("A=x%20y&B=%7E%2f&X-Amz-Signature=00").unwrap(), "A=x%20y&B=~%2F");
+        assert_eq!(query("").unwrap(), "");
         assert!(query("a=%").is_err());
     }
 
@@ -115,12 +175,12 @@ mod tests {
         let mut map = HeaderMap::new();
         map.append("x-a", "  one   two ".parse().unwrap());
         map.append("x-a", "three".parse().unwrap());
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(
-            headers(&map, Some("h:1"), &names(&["host", "x-a"])).unwrap(),
-            "host:h:1\nx-a:one two,three\n"
-        );
-        assert_eq!(headers(&map, None, &names(&["host"])), Err("host".into()));
-        assert_eq!(headers(&map, None, &names(&["x-b"])), Err("x-b".into()));
+        let headers = |authority, signed| {
+            let mut text = String::new();
+            headers(&mut text, &map, authority, signed).map(|()| text)
+        };
+        assert_eq!(headers(Some("h:1"), "host;x-a").unwrap(), "host:h:1\nx-a:one two,three\n");
+        assert_eq!(headers(None, "host"), Err("host".into()));
+        assert_eq!(headers(None, "x-b"), Err("x-b".into()));
     }
 }

@@ -3,8 +3,7 @@
 use http::header::{AUTHORIZATION, HeaderMap};
 use http::request::Parts;
 use subtle::ConstantTimeEq;
-use time::macros::format_description;
-use time::{OffsetDateTime, PrimitiveDateTime};
+use time::{Date, Month};
 
 use super::{ALGORITHM, Scope, TERMINATOR, UNSIGNED_PAYLOAD, canonical};
 use crate::form;
@@ -54,7 +53,8 @@ pub struct Claim {
     moment: String,
     signed_at_ms: i64,
     expires_seconds: Option<i64>,
-    signed_headers: Vec<String>,
+    /// As the request lists them: in order, with semicolons between.
+    signed_headers: String,
     signature: [u8; 32],
 }
 
@@ -89,7 +89,9 @@ impl Claim {
             .map_err(|problem| incomplete(format!("The query string cannot be read: {problem}.")))?;
         let presigned = query.iter().any(|(name, _)| name == "X-Amz-Signature" || name == "X-Amz-Credential");
         let authorization = parts.headers.get(AUTHORIZATION);
-        if let Some(name) = SINGLE.iter().find(|name| parts.headers.get_all(**name).iter().count() > 1) {
+        if parts.headers.len() > parts.headers.keys_len()
+            && let Some(name) = SINGLE.iter().find(|name| parts.headers.get_all(**name).iter().count() > 1)
+        {
             return Err(incomplete(format!("The header {name} is given more than once.")));
         }
         let claim = match (authorization, presigned) {
@@ -107,7 +109,7 @@ impl Claim {
             }
             (None, true) => Claim::from_query(&query)?,
         };
-        if !claim.signed_headers.iter().any(|name| name == "host") {
+        if !claim.covers("host") {
             return Err(incomplete("The host header must be signed.".into()));
         }
         // What is not signed can be changed on the way; the payload hash is part of the signature in any case.
@@ -123,7 +125,7 @@ impl Claim {
     }
 
     fn covers(&self, name: &str) -> bool {
-        self.signed_headers.iter().any(|signed| signed == name)
+        self.signed_headers.split(';').any(|signed| signed == name)
     }
 
     fn from_header(value: &str, headers: &HeaderMap) -> Result<Claim, Problem> {
@@ -234,10 +236,9 @@ impl Claim {
                 "The date of the credential scope, {date:?}, is not that of X-Amz-Date, {moment:?}."
             )));
         }
-        let names: Vec<String> = signed_headers.split(';').map(str::to_owned).collect();
-        let lower =
-            names.iter().all(|name| !name.is_empty() && !name.bytes().any(|byte| byte.is_ascii_uppercase()));
-        if !lower || !names.is_sorted_by(|one, other| one < other) {
+        let names = signed_headers.split(';');
+        let lower = !signed_headers.bytes().any(|byte| byte.is_ascii_uppercase());
+        if !lower || names.clone().any(str::is_empty) || !names.is_sorted_by(|one, other| one < other) {
             return Err(incomplete(
                 "The signed headers must be lower-case names in order, each once.".into(),
             ));
@@ -256,7 +257,7 @@ impl Claim {
             moment,
             signed_at_ms,
             expires_seconds,
-            signed_headers: names,
+            signed_headers: signed_headers.to_owned(),
             signature: bytes,
         })
     }
@@ -266,24 +267,28 @@ impl Claim {
     /// # Errors
     /// [`Problem::Time`].
     pub fn check_time(&self, now_ms: i64) -> Result<(), Problem> {
-        let now = super::sign::moment(now_ms);
+        let now = || super::sign::moment(now_ms);
         if self.signed_at_ms > now_ms + SKEW_MS {
             let (signed, limit) = (&self.moment, super::sign::moment(now_ms + SKEW_MS));
-            let text =
-                format!("Signature not yet current: {signed} is still later than {limit} ({now} + 15 min.)");
+            let text = format!(
+                "Signature not yet current: {signed} is still later than {limit} ({} + 15 min.)",
+                now()
+            );
             return Err(Problem::Time(text));
         }
         match self.expires_seconds {
             Some(seconds) if now_ms > self.signed_at_ms + seconds * 1000 => {
                 let end = super::sign::moment(self.signed_at_ms + seconds * 1000);
                 Err(Problem::Time(format!(
-                    "Signature expired: the presigned request ended at {end}, and it is {now}"
+                    "Signature expired: the presigned request ended at {end}, and it is {}",
+                    now()
                 )))
             }
             None if self.signed_at_ms < now_ms - SKEW_MS => {
                 let (signed, limit) = (&self.moment, super::sign::moment(now_ms - SKEW_MS));
                 Err(Problem::Time(format!(
-                    "Signature expired: {signed} is now earlier than {limit} ({now} - 15 min.)"
+                    "Signature expired: {signed} is now earlier than {limit} ({} - 15 min.)",
+                    now()
                 )))
             }
             _ => Ok(()),
@@ -309,16 +314,23 @@ impl Claim {
                 return Err(Problem::Mismatch(text.into()));
             }
         };
-        let query = canonical::query(parts.uri.query().unwrap_or_default())
-            .map_err(|problem| incomplete(format!("The query string cannot be read: {problem}.")))?;
-        let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-        let headers =
-            canonical::headers(&parts.headers, authority, &self.signed_headers).map_err(|name| {
+        let request = canonical::Request {
+            method: parts.method.as_str(),
+            path: parts.uri.path(),
+            query: parts.uri.query().unwrap_or_default(),
+            headers: &parts.headers,
+            authority: parts.uri.authority().map(http::uri::Authority::as_str),
+            signed: &self.signed_headers,
+            payload,
+        };
+        let request = request.text(&self.service).map_err(|problem| match problem {
+            canonical::Unclear::Query(problem) => {
+                incomplete(format!("The query string cannot be read: {problem}."))
+            }
+            canonical::Unclear::Header(name) => {
                 Problem::Mismatch(format!("The signed header {name} is not in the request as text."))
-            })?;
-        let path = canonical::path(parts.uri.path(), &self.service);
-        let request =
-            canonical::request(parts.method.as_str(), &path, &query, &headers, &self.signed_headers, payload);
+            }
+        })?;
         let scope = Scope { date: &self.date, region: &self.region, service: &self.service };
         let expected = scope.signature(secret_access_key, &self.moment, &request);
         if bool::from(expected.ct_eq(&self.signature)) {
@@ -338,11 +350,47 @@ fn incomplete(text: String) -> Problem {
 
 /// Milliseconds since 1970 of `20260131T120000Z`.
 fn parse_moment(text: &str) -> Option<i64> {
-    let format = format_description!("[year][month][day]T[hour][minute][second]Z");
-    if text.len() != 16 {
+    // By hand: each request has one, and a general parser takes as long as the signature.
+    let bytes = text.as_bytes();
+    if bytes.len() != 16 || bytes[8] != b'T' || bytes[15] != b'Z' {
         return None;
     }
-    let moment = PrimitiveDateTime::parse(text, format).ok()?;
-    let moment: OffsetDateTime = moment.assume_utc();
+    let number = |digits: &[u8]| {
+        digits.iter().try_fold(0_u16, |number, digit| {
+            digit.is_ascii_digit().then(|| number * 10 + u16::from(digit - b'0'))
+        })
+    };
+    let two = |at: usize| number(&bytes[at..at + 2]).map(|number| number as u8);
+    let month = Month::try_from(two(4)?).ok()?;
+    let date = Date::from_calendar_date(i32::from(number(&bytes[..4])?), month, two(6)?).ok()?;
+    let moment = date.with_hms(two(9)?, two(11)?, two(13)?).ok()?.assume_utc();
     Some(moment.unix_timestamp() * 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_read_strictly() {
+        for at_ms in [0, 951_782_400_000, 1_709_164_799_000, 1_769_860_800_000, 4_102_444_799_000] {
+            assert_eq!(parse_moment(&crate::sigv4::sign::moment(at_ms)), Some(at_ms));
+        }
+        for wrong in [
+            "",
+            "20260131T120000",
+            "20260131T120000z",
+            "20260131 120000Z",
+            "20260231T120000Z",
+            "20261301T120000Z",
+            "20260131T240000Z",
+            "20260131T126000Z",
+            "20260131T120060Z",
+            "2026013 T120000Z",
+            "+0260131T120000Z",
+            "２０２６0131T12Z",
+        ] {
+            assert_eq!(parse_moment(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod canonical;
 mod claim;
+mod keys;
 mod sign;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -46,10 +47,6 @@ impl Scope<'_> {
     fn signature(&self, secret_access_key: &str, moment: &str, canonical_request: &str) -> [u8; 32] {
         let hash = sha256_hex(canonical_request.as_bytes());
         let string_to_sign = format!("{ALGORITHM}\n{moment}\n{}\n{hash}", self.text());
-        let date_key = hmac(format!("AWS4{secret_access_key}").as_bytes(), self.date.as_bytes());
-        let region_key = hmac(&date_key, self.region.as_bytes());
-        let service_key = hmac(&region_key, self.service.as_bytes());
-        let signing_key = hmac(&service_key, TERMINATOR.as_bytes());
-        hmac(&signing_key, string_to_sign.as_bytes())
+        keys::sign(secret_access_key, self, string_to_sign.as_bytes())
     }
 }

@@ -30,8 +30,16 @@ impl Signer<'_> {
     /// Signs by header: sets `x-amz-date`, `x-amz-security-token` and `authorization` (for S3 `x-amz-content-sha256`), and
     /// `host` when only the URI names it. `now_ms` is in milliseconds since 1970.
     pub fn sign<B>(&self, request: &mut Request<B>, body: &[u8], now_ms: i64) {
+        self.sign_hash(request, &sha256_hex(body), now_ms);
+    }
+
+    /// As [`Signer::sign`], without the body: for a connection that protects it, or a body whose digest is in a header.
+    pub fn sign_without_body<B>(&self, request: &mut Request<B>, now_ms: i64) {
+        self.sign_hash(request, UNSIGNED_PAYLOAD, now_ms);
+    }
+
+    fn sign_hash<B>(&self, request: &mut Request<B>, payload: &str, now_ms: i64) {
         let moment = moment(now_ms);
-        let body_sha256 = sha256_hex(body);
         let authority = request.uri().authority().map(ToString::to_string);
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let headers = request.headers_mut();
@@ -43,7 +51,7 @@ impl Signer<'_> {
             headers.insert("x-amz-security-token", value(token));
         }
         if self.service == "s3" {
-            headers.insert("x-amz-content-sha256", value(&body_sha256));
+            headers.insert("x-amz-content-sha256", value(payload));
         }
         let mut signed: Vec<String> = headers
             .keys()
@@ -51,10 +59,18 @@ impl Signer<'_> {
             .filter(|name| !UNSIGNED.contains(&name.as_str()))
             .collect();
         signed.sort();
-        let query = uri.query().unwrap_or_default();
-        let signature = self.signature(&method, uri.path(), query, headers, &signed, &body_sha256, &moment);
-        let credential = self.credential(&moment);
         let signed = signed.join(";");
+        let canonical = canonical::Request {
+            method: method.as_str(),
+            path: uri.path(),
+            query: uri.query().unwrap_or_default(),
+            headers,
+            authority: None,
+            signed: &signed,
+            payload,
+        };
+        let signature = self.signature(&canonical, &moment);
+        let credential = self.credential(&moment);
         let authorization =
             format!("{ALGORITHM} Credential={credential}, SignedHeaders={signed}, Signature={signature}");
         headers.insert(AUTHORIZATION, value(&authorization));
@@ -87,8 +103,16 @@ impl Signer<'_> {
             headers.insert(HOST, value(authority.as_str()));
         }
         let payload = if self.service == "s3" { UNSIGNED_PAYLOAD.to_owned() } else { sha256_hex(b"") };
-        let signed = ["host".to_owned()];
-        let signature = self.signature(method, url.path(), &query, &headers, &signed, &payload, &moment);
+        let canonical = canonical::Request {
+            method: method.as_str(),
+            path: url.path(),
+            query: &query,
+            headers: &headers,
+            authority: None,
+            signed: "host",
+            payload: &payload,
+        };
+        let signature = self.signature(&canonical, &moment);
         let mut parts = url.clone().into_parts();
         parts.path_and_query =
             Some(format!("{}?{query}&X-Amz-Signature={signature}", url.path()).try_into()?);
@@ -103,23 +127,10 @@ impl Signer<'_> {
         Scope { date: &moment[..8], region: self.region, service: self.service }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "these are the parts of a canonical request")]
-    fn signature(
-        &self,
-        method: &Method,
-        path: &str,
-        query: &str,
-        headers: &HeaderMap,
-        signed: &[String],
-        payload: &str,
-        moment: &str,
-    ) -> String {
-        let path = canonical::path(path, self.service);
+    fn signature(&self, request: &canonical::Request<'_>, moment: &str) -> String {
         // What is malformed is refused by the verifier; a signer has no better answer than a signature that fails there.
-        let query = canonical::query(query).unwrap_or_default();
-        let headers = canonical::headers(headers, None, signed).unwrap_or_default();
-        let request = canonical::request(method.as_str(), &path, &query, &headers, signed, payload);
-        hex::encode(self.scope(moment).signature(self.secret_access_key, moment, &request))
+        let text = request.text(self.service).unwrap_or_default();
+        hex::encode(self.scope(moment).signature(self.secret_access_key, moment, &text))
     }
 }
 

@@ -93,6 +93,19 @@ impl Check {
         self.path.truncate(before);
     }
 
+    /// `TrainingJobName` is told as `trainingJobName`.
+    fn at_member(&mut self, name: &str, inside: impl FnOnce(&mut Check)) {
+        let before = self.path.len();
+        if before > 0 {
+            self.path.push('.');
+        }
+        let mut letters = name.chars();
+        self.path.extend(letters.next().into_iter().flat_map(char::to_lowercase));
+        self.path.push_str(letters.as_str());
+        inside(self);
+        self.path.truncate(before);
+    }
+
     fn violate(&mut self, value: Option<&Value>, constraint: String) {
         if self.violations.len() < MAX_VIOLATIONS {
             let value = value.map(render::value);
@@ -132,11 +145,12 @@ impl Check {
 
     fn structure(&mut self, structure: &'static Structure, value: &Value) {
         for member in structure.members {
-            let given = value.get(member.name).filter(|given| !given.is_null());
-            self.at(&lower_camel(member.name), |check| match given {
-                Some(given) => check.nested(member.shape, given),
-                None => check.absent(structure, member),
-            });
+            match value.get(member.name).filter(|given| !given.is_null()) {
+                Some(given) => self.at_member(member.name, |check| check.nested(member.shape, given)),
+                // Most members of most requests are not there, and need not be.
+                None if !member.required && self.raw_body_bytes.is_none() => {}
+                None => self.at_member(member.name, |check| check.absent(structure, member)),
+            }
         }
         let set = structure
             .members
@@ -303,12 +317,6 @@ fn enum_constraint(values: &[&str]) -> String {
 fn base64_bytes(text: &str) -> u64 {
     let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
     ((text.len() - padding) * 3 / 4) as u64
-}
-
-/// `TrainingJobName` is told as `trainingJobName`.
-fn lower_camel(name: &str) -> String {
-    let mut letters = name.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Compiles a pattern, for the guard over all models.

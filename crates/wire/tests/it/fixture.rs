@@ -64,6 +64,7 @@ impl Credentials for Keys {
             principal_arn: "arn:aws:iam::123456789012:user/test".into(),
             principal_id: "AIDATEST".into(),
             expires_at_ms,
+            session_tags: Default::default(),
         };
         let found = match (access_key_id, session_token) {
             (ACCESS_KEY_ID, None) => Ok(credential(None)),

@@ -179,3 +179,41 @@ fn a_job_that_waited_long_is_not_overtaken() {
     ledger.wait(claim("late", 1.0, 0, 4));
     assert!(started(&mut ledger, 2 + OVERTAKING_ENDS_AFTER_MS).is_empty());
 }
+
+fn next(ledger: &Ledger, count: usize) -> Vec<String> {
+    ledger.next(count).into_iter().map(|(key, _)| key.name).collect()
+}
+
+#[test]
+fn the_next_jobs_are_the_first_of_each_line_in_turns() {
+    let mut ledger = Ledger::new(machine(0), CapacitySettings::default(), 1);
+    ledger.wait(claim("runs", 4.0, 0, 0));
+    assert_eq!(started(&mut ledger, 1), ["runs"]);
+    for (index, name) in ["a", "b", "c"].into_iter().enumerate() {
+        ledger.wait(claim(name, 4.0, 0, 1 + index as i64));
+    }
+    ledger.wait(of("222222222222", claim("other", 4.0, 0, 9)));
+    assert_eq!(next(&ledger, 3), ["other", "a", "b"], "who holds nothing comes first");
+    ledger.wait(Claim { priority: 1, ..claim("urgent", 4.0, 0, 10) });
+    assert_eq!(next(&ledger, 2), ["urgent", "other"]);
+    assert_eq!((ledger.most_prepared(), ledger.is_waiting(&claim("a", 4.0, 0, 1).key)), (1, true));
+    // What is foreseen is what is granted.
+    let foreseen = ledger.next(1);
+    ledger.release(&claim("runs", 4.0, 0, 0).key);
+    assert_eq!(ledger.decide(20).start, foreseen);
+}
+
+#[test]
+fn a_grant_that_is_not_known_before_is_not_foreseen() {
+    let mut ledger = Ledger::new(machine(2), reserved(), 4);
+    ledger.wait(claim("gpu", 1.0, 1, 0));
+    let mut pair = claim("pair", 1.0, 0, 1);
+    pair.hosts.push(pair.hosts[0].clone());
+    ledger.wait(pair);
+    ledger.wait(claim("plain", 1.0, 0, 2));
+    assert_eq!(next(&ledger, 9), ["plain"]);
+    assert_eq!(next(&ledger, 2), Vec::<String>::new(), "the others come before it");
+    let mut without = Ledger::new(machine(0), CapacitySettings::default(), 4);
+    without.wait(claim("gpu", 1.0, 1, 0));
+    assert_eq!(without.next(1)[0].1[0].gpus, Vec::<u32>::new(), "there is none to be given");
+}

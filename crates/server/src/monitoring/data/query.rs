@@ -16,6 +16,7 @@ use crate::Error;
 const MOST_QUERIES: usize = 500;
 
 /// A metric with one statistic of it.
+#[derive(Debug, Clone)]
 pub(in crate::monitoring) struct MetricQuery {
     pub(in crate::monitoring) id: String,
     pub(in crate::monitoring) metric: Metric,
@@ -27,23 +28,23 @@ pub(in crate::monitoring) struct MetricQuery {
 }
 
 /// An expression over other queries.
-pub(super) struct ExpressionQuery {
-    pub(super) id: String,
-    pub(super) expression: Expression,
-    pub(super) period: Option<i32>,
+pub(in crate::monitoring) struct ExpressionQuery {
+    pub(in crate::monitoring) id: String,
+    pub(in crate::monitoring) expression: Expression,
+    pub(in crate::monitoring) period: Option<i32>,
 }
 
 /// A query whose result is shown.
-pub(super) struct Returned {
-    pub(super) id: String,
-    pub(super) label: Option<String>,
+pub(in crate::monitoring) struct Returned {
+    pub(in crate::monitoring) id: String,
+    pub(in crate::monitoring) label: Option<String>,
 }
 
 /// All queries of a request, each kind in the order of the request.
-pub(super) struct Queries {
-    pub(super) metrics: Vec<MetricQuery>,
-    pub(super) expressions: Vec<ExpressionQuery>,
-    pub(super) returned: Vec<Returned>,
+pub(in crate::monitoring) struct Queries {
+    pub(in crate::monitoring) metrics: Vec<MetricQuery>,
+    pub(in crate::monitoring) expressions: Vec<ExpressionQuery>,
+    pub(in crate::monitoring) returned: Vec<Returned>,
 }
 
 /// The refusal of an expression, in the form of the service.
@@ -52,7 +53,7 @@ pub(super) fn expression_refusal(id: &str, problem: &str) -> Refusal {
 }
 
 impl Queries {
-    pub(super) fn check(queries: Vec<MetricDataQuery>, account: &str) -> Result<Queries> {
+    pub(in crate::monitoring) fn check(queries: Vec<MetricDataQuery>, account: &str) -> Result<Queries> {
         if queries.is_empty() {
             return Err(Refusal::Validation("The collection MetricDataQueries must not be empty.".into()));
         }

@@ -11,7 +11,7 @@ use api::sagemaker::{Channel, S3DataSource};
 use runner::feed::plan::{Part, PlanWriter};
 use runner::feed::{Feed, Shard};
 use runner::workload::{Access, Mount};
-use store::objects::{Export, ExportedObject, ObjectStore};
+use store::objects::{Export, ExportedObject, Object, ObjectStore};
 
 use objects::{Found, Objects};
 pub use uri::{plain_path, split_uri};
@@ -30,8 +30,45 @@ pub struct Place<'a> {
     pub opt_ml: &'a Path,
     /// Which host of the job this is.
     pub host: Shard,
-    /// Channel that holds the job's source, which is read before the job starts.
+    /// Channel that is always copied: it holds the job's source, which is read before the job starts, or others lie in it.
     pub source_channel: Option<String>,
+    /// Where in the job the channel lies; in `/opt/ml/input/data` under its name when it is left out.
+    pub folder: Option<&'a Path>,
+}
+
+/// An object of a data source.
+pub struct Listed {
+    /// Its bucket.
+    pub bucket: String,
+    /// Its row.
+    pub object: Object,
+    /// Its path below the data source.
+    pub path: PathBuf,
+}
+
+/// Gives the objects of a prefix or a manifest, page by page.
+///
+/// # Errors
+/// A text for the failure card; a missing object is named.
+pub async fn list_objects(
+    objects: &ObjectStore,
+    account: &str,
+    data_type: &str,
+    uri: &str,
+    mut take: impl FnMut(Vec<Listed>) -> Result<(), String>,
+) -> Result<(), String> {
+    let source = serde_json::json!({"S3DataType": data_type, "S3Uri": uri});
+    let source: S3DataSource = serde_json::from_value(source).map_err(|error| error.to_string())?;
+    let mut listed = Objects::of(objects, account, &source).await?;
+    loop {
+        let page = listed.next().await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        take(
+            page.into_iter().map(|Found { bucket, object, path }| Listed { bucket, object, path }).collect(),
+        )?;
+    }
 }
 
 /// What a job needs to reach its channels.
@@ -89,6 +126,17 @@ impl OneChannel<'_> {
         &self.channel.channel_name
     }
 
+    /// Where the channel lies: as the job sees it, and on this machine.
+    fn folder(&self) -> (PathBuf, PathBuf) {
+        let target = self
+            .place
+            .folder
+            .map_or_else(|| Path::new("/opt/ml/input/data").join(self.name()), Path::to_path_buf);
+        let below = target.strip_prefix("/opt/ml").unwrap_or(&target);
+        let source = self.place.opt_ml.join(below);
+        (target, source)
+    }
+
     /// Puts the objects into a folder of the job, or shows them to it where they lie.
     async fn as_files(&self, is_fast_file: bool) -> Result<Option<Mount>, String> {
         let mut found = Objects::of(self.objects, self.account, self.source).await?;
@@ -96,8 +144,9 @@ impl OneChannel<'_> {
         let bytes: u64 = page.iter().map(|one| one.object.size).sum();
         let is_source = self.place.source_channel.as_deref() == Some(self.name());
         let is_copied = is_source || !is_fast_file && bytes <= COPIED_BYTES && found.is_exhausted();
+        let (target, own) = self.folder();
         let (folder, how) = if is_copied {
-            (self.place.opt_ml.join("input/data").join(self.name()), Export::Own)
+            (own, Export::Own)
         } else {
             (self.place.directory.join("channels").join(self.name()), Export::Shared)
         };
@@ -109,7 +158,6 @@ impl OneChannel<'_> {
             self.export(exported, how).await?;
             page = found.next().await?;
         }
-        let target = Path::new("/opt/ml/input/data").join(self.name());
         Ok((!is_copied).then_some(Mount { source: folder, target, access: Access::ReadOnly }))
     }
 
@@ -152,11 +200,14 @@ impl OneChannel<'_> {
             }
         }
         writer.finish().map_err(plan_failed)?;
-        let data = self.place.opt_ml.join("input/data");
-        make_folder(&data).await?;
+        let (_, own) = self.folder();
+        let directory = own.parent().unwrap_or(self.place.opt_ml).to_owned();
+        make_folder(&directory).await?;
         Ok(Feed {
-            name: self.name().to_owned(),
-            directory: data,
+            name: own
+                .file_name()
+                .map_or_else(|| self.name().to_owned(), |name| name.to_string_lossy().into_owned()),
+            directory,
             plan,
             files,
             record_io: self
@@ -212,7 +263,8 @@ async fn make_folder(folder: &Path) -> Result<(), String> {
 pub fn read_only_hint(tail: &[String]) -> Option<&'static str> {
     let refusals = ["Read-only file system", "Permission denied", "Operation not permitted"];
     let is_about_channel = |line: &String| {
-        line.contains("/opt/ml/input/data/") && refusals.iter().any(|refusal| line.contains(refusal))
+        let is_input = line.contains("/opt/ml/input/data/") || line.contains("/opt/ml/processing/");
+        is_input && refusals.iter().any(|refusal| line.contains(refusal))
     };
     tail.iter().any(is_about_channel).then_some(
         " A channel that is large, or in FastFile mode, is shown to the job where it lies and is read-only: write to another \

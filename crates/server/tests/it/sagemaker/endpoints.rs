@@ -7,9 +7,13 @@ use crate::app::TestApp;
 #[tokio::test]
 async fn missing_endpoints_are_refused_in_the_words_of_the_service() {
     let app = TestApp::new().await;
-    for operation in ["DescribeEndpoint", "DeleteEndpoint"] {
-        let (code, message) =
-            app.refused(&format!("SageMaker.{operation}"), json!({"EndpointName": "none"})).await;
+    for operation in [
+        "SageMaker.DescribeEndpoint",
+        "SageMaker.DeleteEndpoint",
+        "Modelyard.DescribeEndpointEngines",
+        "Modelyard.DescribeEndpointModels",
+    ] {
+        let (code, message) = app.refused(operation, json!({"EndpointName": "none"})).await;
         assert_eq!(code, "ValidationException");
         assert!(message.starts_with("Could not find endpoint \"arn:aws:sagemaker:"), "{message}");
     }
@@ -22,17 +26,6 @@ async fn missing_endpoints_are_refused_in_the_words_of_the_service() {
     let (_, message) = app.refused("SageMaker.UpdateEndpointWeightsAndCapacities", input).await;
     assert!(message.starts_with("Could not find endpoint"), "{message}");
     assert_eq!(app.ok("SageMaker.ListEndpoints", json!({})).await["Endpoints"], json!([]));
-}
-
-#[tokio::test]
-async fn a_deployment_configuration_is_refused_by_name() {
-    let app = TestApp::new().await;
-    let input = json!({
-        "EndpointName": "e", "EndpointConfigName": "c",
-        "DeploymentConfig": {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "a"}]}},
-    });
-    let (_, message) = app.refused("SageMaker.CreateEndpoint", input).await;
-    assert!(message.contains("DeploymentConfig"), "{message}");
 }
 
 #[tokio::test]
@@ -56,7 +49,10 @@ async fn scaling_needs_an_endpoint_variant() {
     assert_eq!(code, "ValidationException");
     let policy = json!({
         "PolicyName": "p", "PolicyType": "TargetTrackingScaling",
-        "TargetTrackingScalingPolicyConfiguration": {"TargetValue": 70.0},
+        "TargetTrackingScalingPolicyConfiguration": {
+            "TargetValue": 70.0,
+            "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+        },
     });
     let (code, _) = app.refused("AnyScaleFrontendService.PutScalingPolicy", with(policy)).await;
     assert_eq!(code, "ObjectNotFoundException");

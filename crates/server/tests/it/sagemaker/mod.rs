@@ -1,13 +1,32 @@
 //! The SageMaker control plane.
 
+mod ahead;
+mod async_inference;
 mod attempts;
+mod callback_tokens;
 mod capacity;
+mod cut_off;
+mod data_capture;
+mod deployments;
 mod endpoints;
+mod experiments;
 mod failures;
+mod inference_components;
+mod inference_experiments;
+mod lineage;
+mod malformed_definitions;
+mod model_cards;
+mod model_packages;
 mod models;
+mod pipelines;
+mod processing_jobs;
 mod search;
+mod search_index;
+mod serverless;
+mod shadow_variants;
 mod spot;
 mod training_hosts;
 mod training_inputs;
 mod training_jobs;
+mod transform_jobs;
 mod warm_pools;

@@ -42,7 +42,12 @@ async fn a_model_has_one_container_with_an_image() {
     assert!(refused(|input| input["PrimaryContainer"]["Image"] = Value::Null).await.1.contains("Image"));
     assert!(refused(|input| input["PrimaryContainer"] = Value::Null).await.1.contains("PrimaryContainer"));
     assert!(
-        refused(|input| input["PrimaryContainer"]["Mode"] = json!("MultiModel")).await.1.contains("Mode")
+        refused(
+            |input| input["PrimaryContainer"]["MultiModelConfig"] = json!({"ModelCacheSetting": "Disabled"})
+        )
+        .await
+        .1
+        .contains("Mode MultiModel")
     );
     assert!(
         refused(|input| input["PrimaryContainer"]["ModelDataUrl"] = json!("s3://b/"))
@@ -50,11 +55,52 @@ async fn a_model_has_one_container_with_an_image() {
             .1
             .contains("ModelDataUrl")
     );
-    let two = |input: &mut Value| {
-        input["PrimaryContainer"] = Value::Null;
-        input["Containers"] = json!([{"Image": "a"}, {"Image": "b"}]);
+}
+
+#[tokio::test]
+async fn a_model_may_have_many_models_or_several_containers() {
+    let app = TestApp::new().await;
+    let mut many = model("many");
+    many["PrimaryContainer"]["Mode"] = json!("MultiModel");
+    many["PrimaryContainer"]["ModelDataUrl"] = json!("s3://b/prefix/");
+    many["PrimaryContainer"]["MultiModelConfig"] = json!({"ModelCacheSetting": "Disabled"});
+    app.ok("SageMaker.CreateModel", many.clone()).await;
+    let shown = app.ok("SageMaker.DescribeModel", json!({"ModelName": "many"})).await;
+    assert_eq!(shown["PrimaryContainer"]["MultiModelConfig"]["ModelCacheSetting"], "Disabled");
+    many["PrimaryContainer"]["ModelDataUrl"] = Value::Null;
+    assert!(app.refused("SageMaker.CreateModel", many).await.1.contains("ModelDataUrl"));
+
+    let several = |name: &str, mode: &str, hostnames: [Value; 2]| {
+        let container = |hostname: &Value| json!({"Image": "i", "ModelDataUrl": "s3://b/m.tar.gz", "ContainerHostname": hostname});
+        json!({
+            "ModelName": name, "ExecutionRoleArn": model("x")["ExecutionRoleArn"],
+            "Containers": hostnames.iter().map(container).collect::<Vec<_>>(),
+            "InferenceExecutionConfig": {"Mode": mode},
+        })
     };
-    assert!(refused(two).await.1.contains("Containers"));
+    app.ok("SageMaker.CreateModel", several("direct", "Direct", [json!("a"), json!("b")])).await;
+    app.ok("SageMaker.CreateModel", several("serial", "Serial", [Value::Null, Value::Null])).await;
+    let shown = app.ok("SageMaker.DescribeModel", json!({"ModelName": "direct"})).await;
+    assert_eq!(shown["InferenceExecutionConfig"]["Mode"], "Direct");
+    assert_eq!(shown["Containers"][1]["ContainerHostname"], "b");
+    for (hostnames, says) in [
+        ([json!("a"), Value::Null], "ContainerHostname must be given"),
+        ([json!("a"), json!("a")], "two containers"),
+    ] {
+        let (_, message) = app.refused("SageMaker.CreateModel", several("bad", "Direct", hostnames)).await;
+        assert!(message.contains(says), "{message}");
+    }
+    let variant = |model: &str| json!([{"VariantName": "v", "ModelName": model, "InitialInstanceCount": 1}]);
+    for model in ["many", "direct"] {
+        let later = json!({
+            "EndpointConfigName": model, "ProductionVariants": variant(model),
+            "AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": "s3://b/out"}},
+        });
+        app.ok("SageMaker.CreateEndpointConfig", later).await;
+        let input = json!({"EndpointName": model, "EndpointConfigName": model});
+        let (_, message) = app.refused("SageMaker.CreateEndpoint", input).await;
+        assert!(message.contains("InvokeEndpointAsync names neither"), "{message}");
+    }
 }
 
 #[tokio::test]

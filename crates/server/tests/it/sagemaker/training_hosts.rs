@@ -57,7 +57,6 @@ async fn what_cannot_be_is_refused_with_the_reason() {
         job[field] = value;
         job
     };
-    refused(with("EnableNetworkIsolation", json!(true)), "EnableNetworkIsolation with more than one").await;
     refused(
         with("HyperParameters", json!({"sagemaker_parameter_server_enabled": "true"})),
         "the hyperparameter sagemaker_parameter_server_enabled",
@@ -68,5 +67,5 @@ async fn what_cannot_be_is_refused_with_the_reason() {
         job["ResourceConfig"]["InstanceCount"] = json!(count);
         refused(job, expected).await;
     }
-    app.ok("SageMaker.CreateTrainingJob", with("EnableNetworkIsolation", json!(false))).await;
+    app.ok("SageMaker.CreateTrainingJob", with("EnableNetworkIsolation", json!(true))).await;
 }

@@ -70,6 +70,23 @@ async fn all_violations_come_in_one_answer() {
     assert!(message.contains("'resourceConfig.instanceCount'"));
 }
 
+#[tokio::test]
+async fn the_role_must_exist() {
+    let app = TestApp::new().await;
+    let role = "arn:aws:iam::123456789012:role/Nobody";
+    let text = format!(
+        "Could not assume role {role}. Please ensure that the role exists and allows principal 'sagemaker.amazonaws.com' to assume \
+         the role."
+    );
+    let mut job = training_job("nobody");
+    job["RoleArn"] = role.into();
+    let refused = app.refused("SageMaker.CreateTrainingJob", job).await;
+    assert_eq!(refused, ("ValidationException".to_owned(), text.clone()));
+    let model =
+        json!({"ModelName": "nobody", "ExecutionRoleArn": role, "PrimaryContainer": {"Image": "image:1"}});
+    assert_eq!(app.refused("SageMaker.CreateModel", model).await.1, text);
+}
+
 /// A change of a good request, and the field that the refusal must name.
 type Case = (fn(&mut Value), &'static str);
 
@@ -77,17 +94,16 @@ type Case = (fn(&mut Value), &'static str);
 async fn what_is_not_honoured_is_refused_by_name() {
     let app = TestApp::new().await;
     let channel = || json!([{"ChannelName": "train", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/p"}}}]);
-    let cases: [Case; 6] = [
-        (
-            |job| job["SessionChainingConfig"] = json!({"EnableSessionTagChaining": true}),
-            "SessionChainingConfig",
-        ),
+    let cases: [Case; 5] = [
         (
             |job| job["VpcConfig"] = json!({"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}),
             "VpcConfig",
         ),
         (
-            |job| job["EnableInterContainerTrafficEncryption"] = json!(true),
+            |job| {
+                job["EnableInterContainerTrafficEncryption"] = json!(true);
+                job["ResourceConfig"]["InstanceCount"] = json!(2);
+            },
             "EnableInterContainerTrafficEncryption",
         ),
         (|job| job["OutputDataConfig"]["KmsKeyId"] = json!("key"), "KmsKeyId"),

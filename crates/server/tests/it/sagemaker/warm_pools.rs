@@ -17,6 +17,8 @@ async fn app_for_one() -> TestApp {
     .await;
     let made = app.app.objects.create_bucket("123456789012", "us-east-1", "results").await;
     made.unwrap();
+    let role = "Action=CreateRole&Version=2010-05-08&RoleName=Another&AssumeRolePolicyDocument=%7B%22Statement%22%3A%5B%5D%7D";
+    assert_eq!(app.form("iam", role, &app.key()).await.status, 200);
     app
 }
 
@@ -177,6 +179,35 @@ async fn a_running_job_uses_its_pool_and_one_that_is_stopped_leaves_it() {
     assert!(message.contains("in status InUse"), "{message}");
     app.ok("SageMaker.StopTrainingJob", json!({"TrainingJobName": "endless"})).await;
     assert_eq!(app.ended("endless").await["WarmPoolStatus"]["Status"], "Available");
+}
+
+/// The place of the job is its own, so that it does not wait for itself.
+#[tokio::test]
+async fn a_job_that_is_retried_keeps_the_place_of_its_pool() {
+    let app = app_for_one().await;
+    let mut job = warm_job("retried", 60);
+    let script =
+        "test -e /opt/ml/checkpoints/begun || { touch /opt/ml/checkpoints/begun; echo begun; sleep 1000; }";
+    job["AlgorithmSpecification"]["ContainerEntrypoint"] = json!(["/bin/sh", "-c"]);
+    job["AlgorithmSpecification"]["ContainerArguments"] = json!([script]);
+    job["CheckpointConfig"] = json!({"S3Uri": "s3://results/checkpoints"});
+    job["RetryStrategy"] = json!({"MaximumRetryAttempts": 1});
+    app.ok("SageMaker.CreateTrainingJob", job).await;
+    let checkpoint = || app.app.objects.head("123456789012", "results", "checkpoints/begun");
+    app.until("the job has left its checkpoint", || async { checkpoint().await.ok() }).await;
+    let ids = app.app.executor.list().unwrap();
+    let attempt = app.app.config.data_dir.join("workloads").join(&ids[0]).join("attempt.json");
+    let attempt: Value = serde_json::from_slice(&std::fs::read(attempt).unwrap()).unwrap();
+    let supervisor = i32::try_from(attempt["supervisor_pid"].as_i64().unwrap()).unwrap();
+    let supervisor = rustix::process::Pid::from_raw(supervisor).unwrap();
+    rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+    let job = app.ended("retried").await;
+    assert_eq!(job["TrainingJobStatus"], "Completed", "{job}");
+    assert_eq!(job["WarmPoolStatus"]["Status"], "Available");
+    let transitions = job["SecondaryStatusTransitions"].as_array().unwrap();
+    assert!(transitions.iter().any(|one| one["Status"] == "Restarting"), "{job}");
+    let found = app.ok("SageMaker.Search", json!({"Resource": "TrainingJob"})).await;
+    assert_eq!(found["Results"][0]["TrainingJob"]["WarmPoolStatus"]["Status"], "Available", "{found}");
 }
 
 #[tokio::test]

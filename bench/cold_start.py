@@ -1,0 +1,111 @@
+"""The first request to a serverless endpoint that sleeps, native and Python, beside a bare start of the interpreter with scikit-learn."""
+
+import io
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+import joblib
+from native import SUBJECTS
+from sklearn.linear_model import LinearRegression
+
+from harness import options, report
+from harness.environments import environment
+from harness.modelyard import SKLEARN_IMAGE, Modelyard, wait
+from harness.processes import clean_environment
+
+WAKES = 9
+NATIVE_LIMIT_MS = 50
+PYTHON_LIMIT_MS = 1500
+
+SCRIPT = b"""
+import json, os
+import joblib
+
+def model_fn(model_dir):
+    return joblib.load(os.path.join(model_dir, "model.joblib"))
+
+def input_fn(body, content_type):
+    return json.loads(body)
+
+def predict_fn(rows, model):
+    return model.predict(rows)
+
+def output_fn(prediction, accept):
+    return json.dumps(prediction.tolist()), "application/json"
+"""
+
+
+def linear_model():
+    """A small scikit-learn model: what starts is what is measured."""
+    buffer = io.BytesIO()
+    joblib.dump(LinearRegression().fit([[0, 0], [1, 2], [3, 1]], [0, 5, 5]), buffer)
+    return buffer.getvalue()
+
+
+def deploy(server, name, image, files, variables):
+    """Creates a serverless endpoint that sleeps after a second."""
+    source = server.upload(f"bench/{name}.tar.gz", files)
+    variables = {"MODELYARD_SERVERLESS_IDLE_SECONDS": "1", **variables}
+    container = {"Image": image, "ModelDataUrl": source, "Environment": variables}
+    server.serve(name, container, ServerlessConfig={"MemorySizeInMB": 1024, "MaxConcurrency": 4})
+
+
+def wake(server, name, body, content_type):
+    """Milliseconds of the first request after a sleep, and of the one after it."""
+    sagemaker, runtime = server.client("sagemaker"), server.client("sagemaker-runtime")
+
+    def sleeps():
+        [variant] = sagemaker.describe_endpoint(EndpointName=name)["ProductionVariants"]
+        return variant["CurrentInstanceCount"] == 0
+
+    def ask():
+        started = time.perf_counter()
+        runtime.invoke_endpoint(EndpointName=name, Body=body, ContentType=content_type, Accept=content_type)["Body"].read()
+        return (time.perf_counter() - started) * 1000
+
+    wait(f"{name} sleeps", sleeps, seconds=60)
+    return ask(), ask()
+
+
+def bare_start():
+    """Milliseconds that the interpreter alone takes with the model's imports."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import sklearn.linear_model, joblib"], check=True, env=clean_environment())
+    return (time.perf_counter() - started) * 1000
+
+
+def main():
+    chosen = options.parse(__doc__)
+    report.heading("The first request after a sleep")
+    boosted = SUBJECTS[0]
+    python = environment(f"bench-{boosted.library}", boosted.pins) / "bin/python"
+    subprocess.run([python, boosted.peer, chosen.folder], check=True)
+    trees = (chosen.folder / boosted.model).read_bytes()
+    row = json.loads((chosen.folder / boosted.rows).read_text())[0][0]
+    sides = {"native": [], "python": [], "bare": []}
+    with Modelyard(chosen.modelyard, chosen.folder) as server:
+        deploy(server, "native", boosted.image, {boosted.file: trees}, {"MODELYARD_ENGINE": "native"})
+        files = {"model.joblib": linear_model(), "code/inference.py": SCRIPT}
+        deploy(server, "python", SKLEARN_IMAGE, files, {"SAGEMAKER_PROGRAM": "inference.py"})
+        for _ in range(WAKES):
+            sides["native"].append(wake(server, "native", row, "text/csv"))
+            sides["python"].append(wake(server, "python", "[[1, 1]]", "application/json"))
+            sides["bare"].append((bare_start(), 0))
+        for name in ("native", "python"):
+            server.client("sagemaker").delete_endpoint(EndpointName=name)
+    firsts = {name: [first for first, _ in times] for name, times in sides.items()}
+    rows = []
+    for name, shown in (("native", "native engine"), ("python", "Python, scikit-learn"), ("bare", "limit: bare interpreter, imports")):
+        then = statistics.median(second for _, second in sides[name])
+        rows.append([shown, f"{statistics.median(firsts[name]):.0f}", f"{max(firsts[name]):.0f}", f"{then:.1f}" if then else ""])
+    report.table(["first request", "median ms", "longest ms", "next request ms"], rows)
+    report.verdict("native engine from zero", statistics.median(firsts["native"]), NATIVE_LIMIT_MS, "ms")
+    report.verdict("Python from zero", statistics.median(firsts["python"]), PYTHON_LIMIT_MS, "ms")
+    print(f"Python: {report.ratio(statistics.median(firsts['python']), statistics.median(firsts['bare']))} of the bare start")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+//! The Open Inference Protocol, version 2, over HTTP.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde_json::{Value, json};
+use wire::Body;
+
+use super::asked::Asked;
+use super::infer::{beside, infer};
+use super::refusal::{Reason, Refusal};
+use super::reply;
+use super::v2_message::{self, HEADER_LENGTH, InferRequest};
+use crate::endpoints::EndpointRecord;
+
+/// What the server says of itself.
+pub const SERVER_NAME: &str = "modelyard";
+
+/// Extensions of the protocol that are done.
+pub const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+
+/// What a path below `/v2/models/NAME` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The model's description.
+    Metadata,
+    /// Whether it answers.
+    Ready,
+    /// An inference.
+    Infer,
+}
+
+/// Takes the end of a path apart: `[versions/V/][ready|infer]`.
+pub fn wanted<'a>(rest: &[&'a str]) -> Option<(Option<&'a str>, Wanted)> {
+    let (version, rest) = match rest {
+        ["versions", version, rest @ ..] => (Some(*version), rest),
+        rest => (None, rest),
+    };
+    let wanted = match rest {
+        [] => Wanted::Metadata,
+        ["ready"] => Wanted::Ready,
+        ["infer"] => Wanted::Infer,
+        _ => return None,
+    };
+    Some((version, wanted))
+}
+
+impl Wanted {
+    /// The method that fits.
+    pub fn method(self) -> Method {
+        if self == Wanted::Infer { Method::POST } else { Method::GET }
+    }
+}
+
+/// The server's description.
+pub fn server_metadata() -> Value {
+    json!({"name": SERVER_NAME, "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS})
+}
+
+/// The description of a model. What goes in and comes out is not known of scripts, so nothing is said of it.
+///
+/// # Errors
+/// When there is none of that name.
+pub async fn metadata(asked: &Asked, name: &str, version: Option<&str>) -> Result<Value, Refusal> {
+    let resource = asked.resource(name).await?;
+    let record = EndpointRecord::read(&resource.document).map_err(|error| {
+        tracing::error!(%error, endpoint = name, "the record of an endpoint cannot be read");
+        Refusal::new(Reason::Internal, "The endpoint's record cannot be read; the server's log says why.")
+    })?;
+    let versions: Vec<&str> = record.variants.iter().map(|variant| variant.name.as_str()).collect();
+    if let Some(version) = version
+        && !versions.contains(&version)
+    {
+        return Err(no_version(name, version));
+    }
+    Ok(json!({
+        "name": resource.key.name, "versions": versions, "platform": SERVER_NAME, "inputs": [], "outputs": [],
+    }))
+}
+
+/// Whether a model answers.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn ready(asked: &Asked, name: &str, version: Option<&str>) -> Result<bool, Refusal> {
+    let key = asked.endpoint(name);
+    match (asked.app.endpoints.is_ready(&key, version), version) {
+        (Some(is_ready), _) => Ok(is_ready),
+        (None, Some(version)) if asked.app.endpoints.watch(&key).is_some() => Err(no_version(name, version)),
+        (None, _) => Err(Refusal::no_model(name)),
+    }
+}
+
+fn no_version(name: &str, version: &str) -> Refusal {
+    let text = format!("The model {name} has no version {version}; versions are the endpoint's variants.");
+    Refusal::new(Reason::NotFound, text)
+}
+
+/// The answer to a question for readiness.
+pub fn readiness(name: &str, is_ready: bool) -> Response<Body> {
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({"name": name, "ready": is_ready});
+    reply::bytes(status, "application/json", body.to_string().into())
+}
+
+/// Reads a request for an inference.
+///
+/// # Errors
+/// What is wrong with it.
+pub async fn read(body: Bytes, header_length: Option<&HeaderValue>) -> Result<Arc<InferRequest>, Refusal> {
+    let header_bytes = match header_length {
+        None => None,
+        Some(value) => {
+            let parsed = value.to_str().ok().and_then(|text| text.trim().parse::<usize>().ok());
+            Some(parsed.ok_or_else(|| {
+                Refusal::invalid(format!("The header {HEADER_LENGTH} must be a number of bytes."))
+            })?)
+        }
+    };
+    let read = beside(body.len(), move || v2_message::read(&body, header_bytes)).await?;
+    read.map(Arc::new).map_err(Refusal::invalid)
+}
+
+/// Answers a request for an inference.
+///
+/// # Errors
+/// What the caller is told.
+pub async fn answer(
+    asked: &Asked,
+    name: &str,
+    version: Option<&str>,
+    request: Arc<InferRequest>,
+) -> Result<Response<Body>, Refusal> {
+    let answer = infer(asked, name, version, &request).await?;
+    let bytes = answer.outputs.iter().map(|tensor| tensor.data.len()).sum();
+    let written = beside(bytes, move || answer.write(&request)).await?;
+    let content_type = match written.header_bytes {
+        None => "application/json",
+        Some(_) => "application/octet-stream",
+    };
+    let mut response = reply::bytes(StatusCode::OK, content_type, written.body.into());
+    if let Some(header_bytes) = written.header_bytes {
+        response.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(header_bytes));
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_say_version_and_question() {
+        assert_eq!(wanted(&[]), Some((None, Wanted::Metadata)));
+        assert_eq!(wanted(&["infer"]), Some((None, Wanted::Infer)));
+        assert_eq!(wanted(&["versions", "blue", "ready"]), Some((Some("blue"), Wanted::Ready)));
+        assert_eq!(wanted(&["versions", "blue"]), Some((Some("blue"), Wanted::Metadata)));
+        for wrong in [&["versions"][..], &["generate"], &["infer", "x"], &["versions", "v", "infer", "x"]] {
+            assert_eq!(wanted(wrong), None);
+        }
+    }
+}

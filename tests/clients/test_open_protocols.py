@@ -1,0 +1,173 @@
+"""The open inference protocols, with the clients that speak them, on endpoints that serve scripts."""
+
+import json
+import os
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from conftest import Endpoints, Server, stop_all
+
+PYTHON = os.environ.get("MODELYARD_OPEN_PYTHON")
+
+# Takes JSON only, and says so: what comes in another form is sent again as JSON.
+DOUBLING = """
+import json
+
+def model_fn(model_dir): return 2
+def input_fn(body, content_type):
+    if content_type != "application/json":
+        from sagemaker_inference.errors import UnsupportedFormatError
+        raise UnsupportedFormatError(content_type)
+    return json.loads(body)["instances"]
+def predict_fn(data, model):
+    def doubled(value): return [doubled(one) for one in value] if isinstance(value, list) else 2 * value
+    return {"doubled": doubled(data)}
+"""
+
+TEXTS = """
+import json
+
+def model_fn(model_dir): return None
+def input_fn(body, content_type): return json.loads(body)["inputs"]
+def predict_fn(data, model): return [word.upper() for word in data]
+"""
+
+# Yields what its framework would: a line of JSON for each piece.
+CHAT = """
+import json
+
+def model_fn(model_dir): return None
+
+def transform_fn(model, body, content_type, accept):
+    request = json.loads(body)
+    common = {"id": "c1", "created": 1, "model": request["model"]}
+    if "prompt" in request:
+        choice = {"index": 0, "text": request["prompt"] + "!", "finish_reason": "stop"}
+        return json.dumps({**common, "object": "text_completion", "choices": [choice]}), "application/json"
+    words = request["messages"][-1]["content"].split()
+    if request.get("stream"):
+        def pieces():
+            for word in words:
+                choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
+                yield json.dumps({**common, "object": "chat.completion.chunk", "choices": [choice]}) + "\\n"
+        return pieces(), "application/jsonlines"
+    choice = {"index": 0, "message": {"role": "assistant", "content": " ".join(words)}, "finish_reason": "stop"}
+    return json.dumps({**common, "object": "chat.completion", "choices": [choice]}), "application/json"
+"""
+
+SCRIPTS = {"open-doubling": DOUBLING, "open-texts": TEXTS, "open-chat": CHAT}
+
+
+@pytest.fixture(scope="module")
+def open_server(tmp_path_factory):
+    """A server with an address for these protocols, and one endpoint for each kind of script."""
+    server = Server(tmp_path_factory.mktemp("open") / "data", "--open-protocols", "127.0.0.1:0").start()
+    lines = server.announced
+    server.open_address = next(line.split(" at ")[1].strip() for line in lines if "Open inference protocols" in line)
+    bucket = "sagemaker-us-east-1-" + server.connection["account"]
+    server.client("s3").create_bucket(Bucket=bucket)
+    role = server.client("iam").get_role(RoleName="ModelyardExecutionRole")["Role"]["Arn"]
+    endpoints = Endpoints(server, bucket, role)
+    for name, script in SCRIPTS.items():
+        endpoints.model(name, script)
+        endpoints.config(name, **{name: 1.0})
+        endpoints.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    for name in SCRIPTS:
+        assert endpoints.wait(name)["EndpointStatus"] == "InService"
+    yield server
+    stop_all(server)
+
+
+@pytest.fixture(scope="module")
+def key(open_server):
+    return open_server.command("endpoints", "key").strip()
+
+
+def ask(*words):
+    if not PYTHON:
+        pytest.fail("MODELYARD_OPEN_PYTHON must name a Python with tests/clients/requirements-open.txt")
+    done = subprocess.run(
+        [PYTHON, Path(__file__).parent / "open_clients.py", *words], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def host(address):
+    return address.split("//")[1]
+
+
+@pytest.mark.parametrize("client", ["triton_http", "triton_grpc"])
+def test_the_client_of_triton(open_server, key, client):
+    seen = ask(client, host(open_server.open_address), key)
+    assert seen["json"] == seen["binary"] == [[2.0, 4.0], [6.0, 9.0]]
+    assert seen["live"] and seen["ready"] and seen["server"] == "modelyard"
+    assert seen["model"]["name"] == "open-doubling" and seen["model"]["versions"] == ["open-doubling"]
+    assert seen["texts"] == ["Ä", "B"]
+    (none, no_version, no_output) = seen["failures"]
+    assert "There is no model open-none" in none[1] and "has no version none" in no_version[1]
+    assert "has no output" in no_output[1] and "doubled" in no_output[1]
+    if client == "triton_http":
+        assert "401" in seen["without key"]
+    else:
+        assert [none[0], no_output[0]] == ["StatusCode.NOT_FOUND", "StatusCode.INVALID_ARGUMENT"]
+        assert seen["without key"] == "StatusCode.UNAUTHENTICATED"
+        assert seen["unknown"] == "StatusCode.UNIMPLEMENTED"
+
+
+def call(url, key=None, body=None, **headers):
+    """Status and JSON of an answer."""
+    if key:
+        headers["Authorization"] = "Bearer " + key
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+@pytest.mark.parametrize("is_below_prefix", [False, True])
+def test_predict(open_server, key, is_below_prefix):
+    """KServe's V1, by its documented calls: its own client would bring a hundred packages along."""
+    base = open_server.endpoint + "/_modelyard/open" if is_below_prefix else open_server.open_address
+    model = base + "/v1/models/open-doubling"
+    assert call(model + ":predict", key, {"instances": [[1, 2]]}) == (200, {"doubled": [[2, 4]]})
+    assert call(base + "/v1/models/open-texts:predict", key, {"inputs": ["a"]}) == (200, {"predictions": ["A"]})
+    status, described = call(model, key)
+    assert status == 200 and (described["name"], described["ready"]) == ("open-doubling", "True")
+    listed = call(base + "/v1/models", key)[1]["models"]
+    assert [name for name in listed if name.startswith("open-")] == sorted(SCRIPTS)
+    explained = call(model + ":explain", key, {"instances": [[1, 2]]})
+    assert explained == (400, {"error": "Explanations are not done yet; use :predict."})
+    assert call(model + ":predict", key, {})[0] == 400
+    status, refused = call(model + ":predict", key, {"instances": [None]})
+    assert status == 500 and "TypeError" in refused["error"]
+
+
+def test_the_client_of_openai(open_server, key):
+    for base in (open_server.open_address, open_server.endpoint + "/_modelyard/open"):
+        seen = ask("open_ai", base, key)
+        assert seen["whole"] == "hello open world" and seen["pieces"] == ["hello", "open", "world"]
+        assert seen["completion"] == "say!" and seen["listed"] == sorted(SCRIPTS)
+        assert seen["missing"] == [404, "model_not_found"] and seen["bad key"] == [401, "invalid_api_key"]
+    scoped = ask("open_ai", open_server.open_address + "/endpoints/open-chat", key, "anything")
+    assert scoped["whole"] == "hello open world" and scoped["listed"] == ["open-chat"]
+
+
+def test_keys_open_their_own_account_only(open_server, key):
+    made = json.loads(open_server.command("accounts", "add", "222233334444", "--output", "json"))
+    other = open_server.command(
+        "endpoints", "key", "--access-key-id", made["AccessKeyId"], "--secret-access-key", made["SecretAccessKey"]
+    ).strip()
+
+    def models(bearer):
+        status, listed = call(open_server.open_address + "/v1/models", bearer)
+        return listed["models"] if status == 200 else status
+
+    assert set(SCRIPTS) <= set(models(key)) and models(other) == []
+    assert models(None) == 401 and models(other[:-2] + "xx") == 401
