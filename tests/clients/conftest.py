@@ -104,6 +104,10 @@ class Server:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def wait_for_log(self, name, text):
+        """Waits until the log of a job or an endpoint has a text: what a process writes is there a moment later."""
+        poll(lambda: text in self.command("logs", name), f"the log of {name} says {text!r}")
+
     def client(self, service, key=None, secret=None, token=None, region="us-east-1"):
         connection = self.connection
         return boto3.client(

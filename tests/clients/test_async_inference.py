@@ -148,7 +148,7 @@ def test_answers_failures_and_notices(later, server):
     assert "no such row" in failure["OriginalMessage"]
     notice = next_bad()
     assert notice["invocationStatus"] == "Failed" and "no such row" in notice["failureReason"]
-    assert "no such row" in server.command("logs", "async-whole")
+    server.wait_for_log("async-whole", "no such row")
 
     missing = later.failure(later.ask("async-whole", None))
     assert missing["ErrorCode"] == "InputError" and "cannot be read" in missing["Message"]

@@ -10,6 +10,8 @@ import zipfile
 import boto3
 import pytest
 
+from conftest import poll
+
 ROLE = "arn:aws:iam::123456789012:role/ModelyardExecutionRole"
 
 HANDLER = """
@@ -107,8 +109,8 @@ def test_function_runs_warm_and_tells_of_its_errors(server):
     assert invoked(functions, "warm", {})[1]["calls"] == 2, "after the end of a process there is another one"
 
     logs = server.client("logs")
-    events = logs.filter_log_events(logGroupName="/aws/lambda/warm", filterPattern="testing")["events"]
-    assert events, "what it writes is in its log group"
+    said = {"logGroupName": "/aws/lambda/warm", "filterPattern": "testing"}
+    poll(lambda: logs.filter_log_events(**said)["events"], "what it writes is in its log group")
 
 
 def test_function_is_limited_in_time_and_memory(server):

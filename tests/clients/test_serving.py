@@ -46,7 +46,7 @@ def test_custom_attributes_and_errors(deploy_script, endpoints, server):
         endpoints.invoke("attributes", b"fail", ContentType="application/x-own")
     assert caught.value.response["OriginalStatusCode"] == 500
     assert "no such row" in caught.value.response["Error"]["Message"]
-    assert "ValueError: no such row" in server.command("logs", "attributes")
+    server.wait_for_log("attributes", "ValueError: no such row")
 
 
 def test_missing_endpoints(endpoints):

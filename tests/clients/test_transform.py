@@ -184,7 +184,7 @@ def test_a_record_that_fails_is_named_and_the_other_objects_are_stored(transform
     assert transforms.keys("record-failing") == ["b.csv.out"]
     why = server.command("jobs", "why", "record-failing")
     assert "record 3" in why and "model's script" in why
-    assert "cannot double bad row" in server.command("logs", "record-failing")
+    server.wait_for_log("record-failing", "cannot double bad row")
     assert "record-failing" in server.command("jobs", "list", "--status", "Failed")
     with pytest.raises(transforms.sagemaker.exceptions.ClientError, match="already exists"):
         transforms.start("record-failing", "double")

@@ -265,7 +265,7 @@ pub fn router(app: &Arc<App>) -> Router {
         credentials,
         authorize,
         now_ms: Arc::new(move || clock.now_ms()),
-        services: SERVICES.as_slice(),
+        services: wire::Services::of(services()),
         s3,
         own: Arc::new(move |request| Box::pin(crate::own::answer(own.clone(), request))),
         observe: Arc::new(move |one| requests.count(one)),

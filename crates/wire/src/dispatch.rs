@@ -6,6 +6,7 @@ use api::model::{OperationModel, Protocol, Service};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
 
+use crate::services::{Known, Services};
 use crate::{Error, form, path_template, sigv4};
 
 /// Prefix of the paths that are this server's own.
@@ -102,7 +103,7 @@ pub(crate) fn entry(parts: &Parts, protocol: Protocol) -> Entry {
 
 /// Finds the operation of all protocols but query, which says it in the body.
 pub(crate) fn by_head(
-    services: &'static [&'static Service],
+    services: &Services,
     signing_name: &str,
     parts: &Parts,
     protocol: Protocol,
@@ -116,21 +117,25 @@ pub(crate) fn by_head(
     }
 }
 
-type Candidates = Box<dyn Iterator<Item = &'static Service> + Send>;
-
-fn candidates(services: &'static [&'static Service], signing_name: &str) -> Result<Candidates, Lost> {
-    let wanted = signing_name.to_owned();
-    let mut found = services.iter().copied().filter(move |service| service.signing_name == wanted).peekable();
-    match found.peek() {
-        Some(_) => Ok(Box::new(found)),
+fn candidates<'a>(
+    services: &'a Services,
+    signing_name: &'a str,
+) -> Result<impl Iterator<Item = &'a Known> + Clone, Lost> {
+    let found = services.signed_as(signing_name);
+    match found.clone().next() {
+        Some(_) => Ok(found),
         None => Err((None, Error::unknown_service(signing_name))),
     }
 }
 
-fn by_target(mut candidates: Candidates, parts: &Parts, protocol: Protocol) -> Result<Call, Lost> {
+fn by_target<'a>(
+    candidates: impl Iterator<Item = &'a Known>,
+    parts: &Parts,
+    protocol: Protocol,
+) -> Result<Call, Lost> {
     let target = parts.headers.get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (prefix, name) = target.rsplit_once('.').unwrap_or(("", target));
-    let service = candidates.find(|service| service.target_prefix == Some(prefix));
+    let service = with_target_prefix(candidates, prefix);
     let lost = |service, error| Err((service, error));
     let Some(service) = service else {
         return lost(None, Error::unknown_operation(protocol, "This endpoint", &format!("{target:?}")));
@@ -154,14 +159,14 @@ fn by_target(mut candidates: Candidates, parts: &Parts, protocol: Protocol) -> R
 }
 
 /// Finds the operation of `/service/SERVICE/operation/OPERATION`, where SERVICE is the target prefix.
-fn by_rpc_path(mut candidates: Candidates, parts: &Parts) -> Result<Call, Lost> {
+fn by_rpc_path<'a>(candidates: impl Iterator<Item = &'a Known>, parts: &Parts) -> Result<Call, Lost> {
     let protocol = Protocol::RpcV2Cbor;
     let path = parts.uri.path();
     let named = path.rsplit_once("/service/").and_then(|(_, rest)| rest.split_once("/operation/"));
     let Some((prefix, name)) = named else {
         return Err((None, Error::unknown_operation(protocol, "This endpoint", &format!("at {path}"))));
     };
-    let Some(service) = candidates.find(|service| service.target_prefix == Some(prefix)) else {
+    let Some(service) = with_target_prefix(candidates, prefix) else {
         return Err((None, Error::unknown_operation(protocol, "This endpoint", &format!("at {path}"))));
     };
     let lost = |error| Err((Some(service), error));
@@ -177,7 +182,19 @@ fn by_rpc_path(mut candidates: Candidates, parts: &Parts) -> Result<Call, Lost> 
     }
 }
 
-fn by_path(candidates: Candidates, signing_name: &str, parts: &Parts) -> Result<Call, Lost> {
+fn with_target_prefix<'a>(
+    candidates: impl Iterator<Item = &'a Known>,
+    prefix: &str,
+) -> Option<&'static Service> {
+    let mut services = candidates.map(|known| known.service);
+    services.find(|service| service.target_prefix == Some(prefix))
+}
+
+fn by_path<'a>(
+    candidates: impl Iterator<Item = &'a Known>,
+    signing_name: &str,
+    parts: &Parts,
+) -> Result<Call, Lost> {
     let unknown = || {
         let operation = format!("at {} {}", parts.method, parts.uri.path());
         (None, Error::unknown_operation(Protocol::RestJson, signing_name, &operation))
@@ -186,34 +203,27 @@ fn by_path(candidates: Candidates, signing_name: &str, parts: &Parts) -> Result<
         (None, Error::serialization(format!("The query string cannot be read: {problem}.")))
     })?;
     let segments = path_template::segments(parts.uri.path()).ok_or_else(unknown)?;
-    candidates
-        .filter(|service| service.protocols.contains(&Protocol::RestJson))
-        .flat_map(|service| service.operations.iter().map(move |operation| (service, operation)))
-        .filter(|(_, operation)| operation.method == parts.method.as_str())
-        .filter_map(|(service, operation)| {
-            Some((service, operation, path_template::fit(operation.uri, &segments, &query)?))
-        })
-        .min_by(|(_, _, one), (_, _, other)| one.rank.cmp(&other.rank))
-        .map(|(service, operation, fit)| Call {
-            service,
-            operation,
-            protocol: Protocol::RestJson,
-            labels: fit.labels,
-        })
-        .ok_or_else(unknown)
+    let (known, routed) = candidates
+        .filter_map(|known| Some((known, known.route(parts.method.as_str(), &segments, &query)?)))
+        .min_by(|(_, one), (_, other)| one.rank.cmp(other.rank))
+        .ok_or_else(unknown)?;
+    Ok(Call {
+        service: known.service,
+        operation: routed.operation,
+        protocol: Protocol::RestJson,
+        labels: routed.labels,
+    })
 }
 
 /// The service that answers query requests under a signing name.
-pub(crate) fn query_service(
-    services: &'static [&'static Service],
-    signing_name: &str,
-) -> Option<&'static Service> {
-    candidates(services, signing_name).ok()?.find(|service| service.protocols.contains(&Protocol::Query))
+pub(crate) fn query_service(services: &Services, signing_name: &str) -> Option<&'static Service> {
+    let mut signed = services.signed_as(signing_name).map(|known| known.service);
+    signed.find(|service| service.protocols.contains(&Protocol::Query))
 }
 
 /// Finds the operation of a query request among its parameters.
 pub(crate) fn by_action(
-    services: &'static [&'static Service],
+    services: &Services,
     signing_name: &str,
     parameters: &[(String, String)],
 ) -> Result<Call, Lost> {

@@ -21,7 +21,7 @@ use crate::sigv4::{self, Claim};
 use crate::{
     Authorize, Body, Caller, Context, Credential, CredentialProblem, Credentials, Error, Peer, RawRequest,
 };
-use crate::{Registry, encoding, form, validation};
+use crate::{Registry, Services, encoding, form, validation};
 
 /// A part of the server that answers requests by itself.
 pub type Responder = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
@@ -57,8 +57,8 @@ pub struct Front<S> {
     pub authorize: Arc<dyn Authorize>,
     /// Milliseconds since 1970.
     pub now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
-    /// The models of all services.
-    pub services: &'static [&'static api::model::Service],
+    /// The services that it answers for.
+    pub services: Services,
     /// Answers S3 requests, and all that is neither signed nor an operation; it verifies signatures by itself.
     pub s3: Responder,
     /// Answers paths under `/_modelyard/`.
@@ -161,10 +161,10 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         request_id: &str,
     ) -> Result<Response<Body>, Lost> {
         // What the signature claims, and dispatch, except for query, which names its operation in the body.
-        let service = dispatch::query_service(self.services, signing_name)
+        let service = dispatch::query_service(&self.services, signing_name)
             .filter(|_| reply.protocol() == Protocol::Query);
         let claim = self.claim(&parts, reply.protocol()).map_err(|error| (service, error))?;
-        let call = dispatch::by_head(self.services, signing_name, &parts, reply.protocol())?;
+        let call = dispatch::by_head(&self.services, signing_name, &parts, reply.protocol())?;
         let service = call.as_ref().map(|call| call.service).or(service);
         if let Some(call) = &call {
             reply.set_called(call.service.id, call.operation.name);
@@ -287,7 +287,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         parameters
             .retain(|(name, _)| !name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("x-amz-")));
         parameters.append(&mut form::pairs(body).map_err(unreadable)?);
-        let call = dispatch::by_action(self.services, signing_name, &parameters)?;
+        let call = dispatch::by_action(&self.services, signing_name, &parameters)?;
         Ok((call, parameters))
     }
 }

@@ -5,14 +5,40 @@ use std::collections::BTreeMap;
 use crate::form;
 
 /// How specific each segment of a matching template is, the more specific the smaller; literal query parts count last.
-type Rank = (Vec<u8>, std::cmp::Reverse<usize>);
+pub(crate) type Rank = (Vec<u8>, std::cmp::Reverse<usize>);
 
-/// A template that fits a request.
-pub(crate) struct Fit {
-    /// Decoded labels.
-    pub(crate) labels: BTreeMap<&'static str, String>,
+/// A template, taken apart.
+pub(crate) struct Template {
+    segments: Vec<Segment>,
+    /// Query parameters that it asks for, some with their value.
+    query: Vec<(&'static str, Option<&'static str>)>,
     /// Orders the templates that fit: the least is the best.
     pub(crate) rank: Rank,
+}
+
+enum Segment {
+    Literal(&'static str),
+    /// Takes one segment.
+    Label(&'static str),
+    /// Takes one or more.
+    Greedy(&'static str),
+}
+
+impl Segment {
+    fn of(text: &'static str) -> Segment {
+        match text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
+            None => Segment::Literal(text),
+            Some(name) => name.strip_suffix('+').map_or(Segment::Label(name), Segment::Greedy),
+        }
+    }
+
+    fn rank(&self) -> u8 {
+        match self {
+            Segment::Literal(_) => 0,
+            Segment::Label(_) => 1,
+            Segment::Greedy(_) => 2,
+        }
+    }
 }
 
 /// The segments of a path as they are signed: empty ones do not count.
@@ -28,61 +54,63 @@ pub(crate) fn segments(path: &str) -> Option<Vec<&str>> {
     (!segments.iter().any(is_dot)).then_some(segments)
 }
 
-/// Matches a template against the segments and the raw query of a request.
-pub(crate) fn fit(template: &'static str, segments: &[&str], query: &[(String, String)]) -> Option<Fit> {
-    let (path, literals) = template.split_once('?').unwrap_or((template, ""));
-    // Most templates are told apart by their first segment.
-    let literal = path.split('/').find(|part| !part.is_empty()).filter(|part| !part.starts_with('{'));
-    if let (Some(literal), Some(first)) = (literal, segments.first())
-        && !first.contains('%')
-        && literal != *first
-    {
-        return None;
+impl Template {
+    /// Takes a template apart.
+    pub(crate) fn of(template: &'static str) -> Template {
+        let (path, literals) = template.split_once('?').unwrap_or((template, ""));
+        let literal = |part: &'static str| {
+            part.split_once('=').map_or((part, None), |(name, value)| (name, Some(value)))
+        };
+        let query: Vec<_> = literals.split('&').filter(|part| !part.is_empty()).map(literal).collect();
+        let segments: Vec<_> = path.split('/').filter(|part| !part.is_empty()).map(Segment::of).collect();
+        let rank = (segments.iter().map(Segment::rank).collect(), std::cmp::Reverse(query.len()));
+        Template { segments, query, rank }
     }
-    let literals: Vec<(&str, Option<&str>)> = literals
-        .split('&')
-        .filter(|literal| !literal.is_empty())
-        .map(|literal| literal.split_once('=').map_or((literal, None), |(name, value)| (name, Some(value))))
-        .collect();
-    let present = |(name, value): &(&str, Option<&str>)| {
-        query.iter().any(|(given, with)| given == name && value.is_none_or(|value| with == value))
-    };
-    if !literals.iter().all(present) {
-        return None;
-    }
-    let mut labels = BTreeMap::new();
-    let mut kinds = Vec::new();
-    let mut rest = segments;
-    let mut wanted = path.split('/').filter(|segment| !segment.is_empty()).peekable();
-    while let Some(part) = wanted.next() {
-        let label = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
-        match label {
-            None => {
-                let (first, others) = rest.split_first()?;
-                if form::decode(first.as_bytes(), false).ok()? != part {
-                    return None;
-                }
-                kinds.push(0);
-                rest = others;
-            }
-            Some(name) if name.ends_with('+') => {
-                // A greedy label leaves as many segments as the template still asks for.
-                let after = wanted.clone().count();
-                let taken = rest.len().checked_sub(after).filter(|taken| *taken > 0)?;
-                let value = form::decode(rest[..taken].join("/").as_bytes(), false).ok()?;
-                labels.insert(&name[..name.len() - 1], value);
-                kinds.push(2);
-                rest = &rest[taken..];
-            }
-            Some(name) => {
-                let (first, others) = rest.split_first()?;
-                labels.insert(name, form::decode(first.as_bytes(), false).ok()?);
-                kinds.push(1);
-                rest = others;
-            }
+
+    /// Matches the segments and the query of a request; gives the decoded labels.
+    pub(crate) fn fit(
+        &self,
+        segments: &[&str],
+        query: &[(String, String)],
+    ) -> Option<BTreeMap<&'static str, String>> {
+        let is_given = |(name, value): &(&str, Option<&str>)| {
+            query.iter().any(|(given, with)| given == name && value.is_none_or(|value| with == value))
+        };
+        if !self.query.iter().all(is_given) {
+            return None;
         }
+        let mut labels = BTreeMap::new();
+        let mut rest = segments;
+        for (index, segment) in self.segments.iter().enumerate() {
+            // A greedy label leaves as many segments as the template still asks for.
+            let after = self.segments.len() - index - 1;
+            let taken = match segment {
+                Segment::Greedy(_) => rest.len().checked_sub(after).filter(|taken| *taken > 0)?,
+                _ => 1,
+            };
+            let (first, others) = rest.split_at_checked(taken)?;
+            match segment {
+                Segment::Literal(literal) if is_literal(first[0], literal) => {}
+                Segment::Literal(_) => return None,
+                Segment::Label(name) => {
+                    labels.insert(*name, form::decode(first[0].as_bytes(), false).ok()?);
+                }
+                Segment::Greedy(name) => {
+                    labels.insert(*name, form::decode(first.join("/").as_bytes(), false).ok()?);
+                }
+            }
+            rest = others;
+        }
+        rest.is_empty().then_some(labels)
     }
-    rest.is_empty().then_some(Fit { labels, rank: (kinds, std::cmp::Reverse(literals.len())) })
+}
+
+/// Whether a segment, decoded, is a literal.
+fn is_literal(segment: &str, literal: &str) -> bool {
+    // Nearly all come as they are.
+    segment == literal
+        || segment.contains('%')
+            && form::decode(segment.as_bytes(), false).is_ok_and(|decoded| decoded == literal)
 }
 
 /// The literal query names of a template, which are no members of the input.
@@ -96,8 +124,8 @@ mod tests {
     use super::*;
 
     fn labels(template: &'static str, path: &str) -> Option<String> {
-        let fit = fit(template, &segments(path)?, &[])?;
-        Some(fit.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(","))
+        let labels = Template::of(template).fit(&segments(path)?, &[])?;
+        Some(labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(","))
     }
 
     #[test]
@@ -119,11 +147,14 @@ mod tests {
     fn literals_beat_labels_and_query_literals_count() {
         let query = [("find".to_owned(), "LayerVersion".to_owned())];
         let path = ["layers"];
-        let plain = fit("/layers", &path, &query).unwrap().rank;
-        let with = fit("/layers?find=LayerVersion", &path, &query).unwrap().rank;
-        let label = fit("/{Any}", &path, &query).unwrap().rank;
+        let rank = |template| {
+            let template = Template::of(template);
+            template.fit(&path, &query).map(|_| template.rank)
+        };
+        let [with, plain, label] =
+            ["/layers?find=LayerVersion", "/layers", "/{Any}"].map(|template| rank(template).unwrap());
         assert!(with < plain && plain < label);
-        assert!(fit("/layers?find=Other", &path, &query).is_none());
+        assert!(rank("/layers?find=Other").is_none());
         assert_eq!(query_literals("/layers?find=LayerVersion&x").collect::<Vec<_>>(), ["find", "x"]);
     }
 }

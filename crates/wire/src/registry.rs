@@ -114,10 +114,14 @@ impl<S: Send + 'static> Registry<S> {
         Fut: Future<Output = Result<Response<Body>, E>> + Send + 'static,
         E: IntoError,
     {
+        let handler = Arc::new(handler);
         let raw = move |context: Context<S>, request: RawRequest| -> Answer<Response<Body>> {
-            let request_id = context.request_id.clone();
-            let answering = handler(context, request);
-            async move { answering.await.map_err(|error| error.into_error(O::SERVICE, &request_id)) }.boxed()
+            let handler = handler.clone();
+            // The handler's future is made inside: such requests are many, and moving it costs as much as its work.
+            Box::pin(async move {
+                let request_id = context.request_id.clone();
+                handler(context, request).await.map_err(|error| error.into_error(O::SERVICE, &request_id))
+            })
         };
         self.insert(O::SERVICE, O::NAME, Handler::Raw(Arc::new(raw)));
     }

@@ -244,8 +244,11 @@ impl Claim {
             ));
         }
         let mut bytes = [0; 32];
-        let lower = !signature.bytes().any(|byte| byte.is_ascii_uppercase());
-        if !lower || hex::decode_to_slice(signature, &mut bytes).is_err() {
+        let is_lower = !signature.bytes().any(|byte| byte.is_ascii_uppercase());
+        // The length first: there must be room for what is decoded.
+        let is_whole = signature.len() == 2 * bytes.len()
+            && hex_simd::decode(signature.as_bytes(), hex_simd::Out::from_slice(&mut bytes)).is_ok();
+        if !is_lower || !is_whole {
             return Err(incomplete("The signature must be 64 lower-case hexadecimal digits.".into()));
         }
         Ok(Claim {

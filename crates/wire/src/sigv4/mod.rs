@@ -22,7 +22,12 @@ const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
 
 /// SHA-256 in lower-case hexadecimal, as payload hashes are written.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
+    hex_text(&Sha256::digest(bytes))
+}
+
+/// Bytes in lower-case hexadecimal.
+fn hex_text(bytes: &[u8]) -> String {
+    hex_simd::encode_to_string(bytes, hex_simd::AsciiCase::Lower)
 }
 
 fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
@@ -40,13 +45,13 @@ struct Scope<'a> {
 
 impl Scope<'_> {
     fn text(&self) -> String {
-        format!("{}/{}/{}/{TERMINATOR}", self.date, self.region, self.service)
+        [self.date, self.region, self.service, TERMINATOR].join("/")
     }
 
     /// The signature of a canonical request made at `moment` (`20260131T120000Z`).
     fn signature(&self, secret_access_key: &str, moment: &str, canonical_request: &str) -> [u8; 32] {
         let hash = sha256_hex(canonical_request.as_bytes());
-        let string_to_sign = format!("{ALGORITHM}\n{moment}\n{}\n{hash}", self.text());
+        let string_to_sign = [ALGORITHM, moment, &self.text(), &hash].join("\n");
         keys::sign(secret_access_key, self, string_to_sign.as_bytes())
     }
 }

@@ -130,7 +130,7 @@ impl Signer<'_> {
     fn signature(&self, request: &canonical::Request<'_>, moment: &str) -> String {
         // What is malformed is refused by the verifier; a signer has no better answer than a signature that fails there.
         let text = request.text(self.service).unwrap_or_default();
-        hex::encode(self.scope(moment).signature(self.secret_access_key, moment, &text))
+        super::hex_text(&self.scope(moment).signature(self.secret_access_key, moment, &text))
     }
 }
 

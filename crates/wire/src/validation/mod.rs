@@ -99,9 +99,11 @@ impl Check {
         if before > 0 {
             self.path.push('.');
         }
-        let mut letters = name.chars();
-        self.path.extend(letters.next().into_iter().flat_map(char::to_lowercase));
-        self.path.push_str(letters.as_str());
+        let first = self.path.len();
+        self.path.push_str(name);
+        if let Some(letter) = self.path.get_mut(first..=first) {
+            letter.make_ascii_lowercase();
+        }
         inside(self);
         self.path.truncate(before);
     }

@@ -11,6 +11,8 @@ const SIZE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// A compiled pattern that must match the whole text.
 pub(super) enum Pattern {
+    /// Any number of ASCII characters, as most headers of models are.
+    Ascii,
     /// Linear time.
     Plain(regex::Regex),
     /// A single character class whose repetition is counted beside it, as counting in the automaton takes too much memory.
@@ -29,6 +31,7 @@ pub(super) enum Pattern {
 impl Pattern {
     fn is_match(&self, text: &str) -> bool {
         match self {
+            Pattern::Ascii => text.is_ascii(),
             Pattern::Plain(regex) => regex.is_match(text),
             Pattern::Counted { characters, least, most } => {
                 (*least..=*most).contains(&text.chars().count()) && characters.is_match(text)
@@ -60,6 +63,9 @@ pub(super) fn matches(pattern: &'static str, text: &str) -> bool {
 
 /// Compiles a model pattern.
 pub(super) fn compile(pattern: &str) -> Result<Pattern, String> {
+    if pattern == r"\p{ASCII}*" {
+        return Ok(Pattern::Ascii);
+    }
     let translated = translate(pattern);
     let whole = format!(r"\A(?:{translated})\z");
     let plain = |text: &str| regex::RegexBuilder::new(text).size_limit(SIZE_LIMIT_BYTES).build();

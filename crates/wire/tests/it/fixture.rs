@@ -238,7 +238,7 @@ impl Door {
             credentials: Arc::new(Keys),
             authorize: Arc::new(Rules),
             now_ms: Arc::new(move || clock.load(Ordering::Relaxed)),
-            services,
+            services: wire::Services::of(services),
             s3: told("s3"),
             own: told("own"),
             observe: Arc::new(move |one: wire::Observed<'_>| {
