@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serving::{Composition, ContainerPlan, ContainersPlan, ModelsPlan};
 
+use super::model_data::ModelForm;
 use super::record::{DeployedVariant, asked_workers};
 use crate::capacity::Profile;
-use crate::registry::artifacts::Artifact;
 
 /// The part of an instance's memory that loaded models may take, where the settings do not say it: the rest is for the processes around them.
 const SHARE_OF_MEMORY: (u64, u64) = (4, 5);
@@ -29,11 +29,11 @@ pub struct DeployedContainer {
     pub name: String,
     /// Image URI.
     pub image: String,
-    /// S3 URI of the model's archive.
+    /// S3 URI of the model's data.
     pub model_data: Option<String>,
-    /// What the archive must be, when it comes from a model package.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registered_artifact: Option<Artifact>,
+    /// What there is at that URI.
+    #[serde(default)]
+    pub model_form: ModelForm,
     /// Environment of the container.
     pub environment: BTreeMap<String, String>,
 }
@@ -77,7 +77,9 @@ impl DeployedVariant {
         Cow::Owned(DeployedVariant {
             image: container.image,
             model_data: container.model_data,
-            registered_artifact: container.registered_artifact,
+            model_form: container.model_form,
+            // A package stands for one container.
+            registered_artifacts: Vec::new(),
             environment: container.environment,
             containers: Vec::new(),
             ..self.clone()

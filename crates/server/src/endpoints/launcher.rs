@@ -17,6 +17,7 @@ use super::components::Share;
 use super::container::{self, ContainerParts, ModelContainer};
 use super::conversion::{self, Conversions};
 use super::many_models::{self, Archive, CleanReplicas};
+use super::model_data::{self, ModelForm};
 use super::native::{self, Deployment, EngineReport, NativeReplicas};
 use super::record::DeployedVariant;
 use super::serverless::Serverless;
@@ -24,7 +25,6 @@ use super::unpacked;
 use crate::app::App;
 use crate::capacity::{Grant, HostGrant};
 use crate::job_log::JobLog;
-use crate::registry::artifacts;
 use crate::sagemaker::kinds::{INFERENCE_COMPONENT, TRANSFORM_JOB};
 use crate::training::kind;
 use crate::workloads::{self, JobIdentity};
@@ -163,10 +163,13 @@ impl ReplicaLauncher {
         let names = serde_json::json!([payload.account, payload.region, group, stream]).to_string();
         tokio::fs::write(directory.join(STREAM_FILE), names).await.map_err(|error| error.to_string())?;
         // What wakes finds its model unpacked.
-        let is_shared = variant.serverless.is_some() && payload.transform.is_none();
-        let model = match is_shared {
-            true => unpacked::have(&app, &payload.account, variant, &replica.id).await?,
-            false => model,
+        let is_unpacked = variant.serverless.is_some() && payload.transform.is_none();
+        // Such files are those of the objects themselves, which nobody may write to.
+        let is_shown = is_unpacked || variant.model_form != ModelForm::Archive;
+        let model = match (is_unpacked, is_shown) {
+            (true, _) => unpacked::have(&app, &payload.account, variant, &replica.id).await?,
+            (false, true) => directory.join("model"),
+            (false, false) => model,
         };
         let deployment = Deployment {
             profile: profile.clone(),
@@ -177,8 +180,8 @@ impl ReplicaLauncher {
             self.clean_replicas.add(&replica.id).await;
             deployment.choose_for_many()?
         } else {
-            if !is_shared {
-                unpack_model(&app, &payload.account, variant, &model).await?;
+            if !is_unpacked {
+                model_data::bring(&app, &payload.account, variant, &model).await?;
             }
             let choice = tokio::task::spawn_blocking(move || deployment.choose());
             choice.await.map_err(|error| error.to_string())??
@@ -281,7 +284,7 @@ impl ReplicaLauncher {
             replica.socket.file_name().and_then(|name| name.to_str()).ok_or("the socket has no name")?;
         let mut mounts = workloads::shared_mounts(&app, &environment);
         mounts.push(mount(&directory.join("opt-ml"), "/opt/ml", Access::ReadWrite));
-        if is_shared {
+        if is_shown {
             mounts.push(mount(&model, "/opt/ml/model", Access::ReadOnly));
         }
         mounts.push(mount(socket_directory, workloads::SOCKET_TARGET, Access::ReadWrite));
@@ -381,37 +384,6 @@ impl ReplicaLauncher {
         };
         ExitText { summary, log_tail }
     }
-}
-
-/// Brings the model's archive into its folder, in the time that the variant gives.
-///
-/// # Errors
-/// A text for people.
-pub async fn unpack_model(
-    app: &App,
-    account: &str,
-    variant: &DeployedVariant,
-    model: &Path,
-) -> Result<(), String> {
-    let Some(uri) = &variant.model_data else { return Ok(()) };
-    let unpacking = async {
-        match &variant.registered_artifact {
-            Some(artifact) => {
-                let file = artifacts::open_unchanged(app, artifact).await?;
-                workloads::extract_file(file, uri, model).await
-            }
-            None => workloads::extract_object(app, account, uri, model).await,
-        }
-    };
-    let Some(seconds) = variant.download_timeout_seconds else { return unpacking.await };
-    let limit = std::time::Duration::from_secs(seconds);
-    tokio::time::timeout(limit, unpacking).await.unwrap_or_else(|_| {
-        Err(format!(
-            "The model data {uri} of variant {} was not there within {seconds} seconds; raise \
-             ModelDataDownloadTimeoutInSeconds.",
-            variant.name
-        ))
-    })
 }
 
 /// The last lines that a replica logged.

@@ -13,6 +13,7 @@ mod engines;
 pub mod launcher;
 mod many_models;
 pub mod metrics;
+pub mod model_data;
 mod native;
 mod onnx;
 mod part_metrics;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::components::{ComponentHost, Share};
 use super::composition::{DeployedContainer, DeployedModels};
+use super::model_data::ModelForm;
 use super::rollout::{Deployment, Ended};
 use super::serverless::Serverless;
 use crate::async_inference::AsyncSettings;
@@ -71,11 +72,14 @@ pub struct DeployedVariant {
     pub usual_workers: Option<u32>,
     /// Image URI.
     pub image: String,
-    /// S3 URI of the model's archive.
+    /// S3 URI of the model's data.
     pub model_data: Option<String>,
-    /// What the archive must be, when the model comes from a model package.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registered_artifact: Option<Artifact>,
+    /// What there is at that URI.
+    #[serde(default)]
+    pub model_form: ModelForm,
+    /// What the objects of the model's data must be, when it comes from a model package; else none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registered_artifacts: Vec<Artifact>,
     /// Environment of the container.
     pub environment: BTreeMap<String, String>,
     /// How its many models are kept, where its model data is a prefix of archives.

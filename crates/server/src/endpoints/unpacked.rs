@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::container::open_to_readers;
-use super::launcher::unpack_model;
+use super::model_data;
 use super::record::DeployedVariant;
 use crate::app::App;
 use crate::config::Config;
@@ -43,7 +43,7 @@ pub async fn have(
     let partial = root.join(format!("{PARTIAL}{replica}"));
     let filled = async {
         workloads::make_fresh(&partial, &partial).await?;
-        unpack_model(app, account, variant, &partial).await?;
+        model_data::bring(app, account, variant, &partial).await?;
         let opened = partial.clone();
         let opened = tokio::task::spawn_blocking(move || open_to_readers(&opened)).await;
         opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;

@@ -8,6 +8,7 @@ use super::endpoint_configs;
 use super::endpoints::DEFAULT_STARTUP_SECONDS;
 use crate::endpoints::DeployedVariant;
 use crate::endpoints::components::{ComponentHost, MOST_INSTANCES, ManagedInstances, components_of};
+use crate::endpoints::model_data::ModelForm;
 use crate::{Cx, Error, Result};
 
 /// Whether a variant is for inference components.
@@ -98,7 +99,8 @@ pub fn deployed(config: &Value, variant: &Value) -> Result<DeployedVariant> {
         usual_workers: None,
         image: String::new(),
         model_data: None,
-        registered_artifact: None,
+        model_form: ModelForm::default(),
+        registered_artifacts: Vec::new(),
         environment: std::collections::BTreeMap::new(),
         models: None,
         containers: Vec::new(),

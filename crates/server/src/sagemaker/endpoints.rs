@@ -183,7 +183,8 @@ pub fn deployed(model: &Resource) -> Result<DeployedVariant> {
         usual_workers: None,
         image: text(&container["Image"]).unwrap_or_default(),
         model_data: models::model_data(container).map(str::to_owned),
-        registered_artifact: package_deployment::expected_artifact(model)?,
+        model_form: models::model_form(container),
+        registered_artifacts: package_deployment::expected_artifacts(model)?,
         environment,
         models,
         containers: containers(model)?,
@@ -210,7 +211,7 @@ fn containers(model: &Resource) -> Result<Vec<DeployedContainer>> {
             name,
             image: text(&container["Image"]).unwrap_or_default(),
             model_data: models::model_data(container).map(str::to_owned),
-            registered_artifact: None,
+            model_form: models::model_form(container),
             environment,
         })
     };

@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 
 use super::kinds::MODEL;
 use super::{fields, listing, multi_container, package_deployment, records};
+use crate::endpoints::model_data::ModelForm;
 use crate::{Cx, Error, Registry, Result};
+
+/// The words of the API for the objects below a prefix, and for data that is no archive.
+const PREFIX: &str = "S3Prefix";
+const UNCOMPRESSED: &str = "None";
 
 /// The word of the API for a container of many models.
 const MULTI_MODEL: &str = "MultiModel";
@@ -71,11 +76,21 @@ pub fn has_many_models(container: &Value) -> bool {
     container["Mode"] == MULTI_MODEL
 }
 
-/// URI of the model's archive: `ModelDataUrl`, or a compressed S3 object.
+/// URI of the model's data: `ModelDataUrl`, or that of `ModelDataSource`.
 pub fn model_data(container: &Value) -> Option<&str> {
     container["ModelDataUrl"]
         .as_str()
         .or_else(|| container["ModelDataSource"]["S3DataSource"]["S3Uri"].as_str())
+}
+
+/// What there is at that URI.
+pub fn model_form(container: &Value) -> ModelForm {
+    let source = &container["ModelDataSource"]["S3DataSource"];
+    match source["CompressionType"].as_str() {
+        Some(UNCOMPRESSED) if source["S3DataType"] == PREFIX => ModelForm::Files,
+        Some(UNCOMPRESSED) => ModelForm::File,
+        _ => ModelForm::Archive,
+    }
 }
 
 async fn create_model(cx: Cx, input: CreateModelInput) -> Result<CreateModelOutput> {
@@ -135,19 +150,26 @@ fn check(container: &Value) -> Result<()> {
         return check_prefix(container);
     }
     let source = &container["ModelDataSource"]["S3DataSource"];
-    for (name, works) in [("S3DataType", "S3Object"), ("CompressionType", "Gzip")] {
-        if let Some(value) = source[name].as_str()
-            && value != works
+    let form = model_form(container);
+    if source["S3DataType"] == PREFIX && form != ModelForm::Files {
+        return Err(Error::Validation(
+            "ModelDataSource.S3DataSource: S3DataType S3Prefix needs CompressionType None; an archive is an S3Object."
+                .into(),
+        ));
+    }
+    let Some(uri) = model_data(container) else { return Ok(()) };
+    let key = crate::training::bucket_and_key(uri).map(|(_, key)| key);
+    match form {
+        ModelForm::Files if key.is_none_or(|key| !key.ends_with('/')) => Err(Error::Validation(format!(
+            "ModelDataSource.S3DataSource.S3Uri: {uri:?} is not an S3 prefix that ends with a slash."
+        ))),
+        ModelForm::Archive | ModelForm::File
+            if key.is_none_or(|key| key.is_empty() || key.ends_with('/')) =>
         {
-            return Err(Error::field(&format!("ModelDataSource.S3DataSource.{name} {value}")));
+            Err(Error::Validation(format!("ModelDataUrl: {uri:?} is not the S3 URI of an object.")))
         }
+        _ => Ok(()),
     }
-    if let Some(uri) = model_data(container)
-        && crate::training::bucket_and_key(uri).is_none_or(|(_, key)| key.is_empty() || key.ends_with('/'))
-    {
-        return Err(Error::Validation(format!("ModelDataUrl: {uri:?} is not the S3 URI of an object.")));
-    }
-    Ok(())
 }
 
 /// The models of a container that has many lie below a prefix.

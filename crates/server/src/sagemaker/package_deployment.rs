@@ -7,6 +7,7 @@ use store::resources::Resource;
 
 use super::model_packages::APPROVED;
 use super::{models, package_access};
+use crate::endpoints::model_data::ModelForm;
 use crate::registry::artifacts::{self, Artifact};
 use crate::registry::package::PackageRecord;
 use crate::{Cx, Error, Result};
@@ -52,19 +53,19 @@ pub async fn resolve(cx: Cx) -> Result<(Cx, Value)> {
 
 /// Whether a container is made of this object: the object itself, or one below its prefix.
 fn is_part_of(artifact: &Artifact, container: &Value) -> bool {
-    let is_prefix = container["ModelDataSource"]["S3DataSource"]["S3DataType"] == "S3Prefix";
+    let is_prefix = models::model_form(container) == ModelForm::Files;
     models::model_data(container)
         .is_some_and(|uri| artifact.uri == uri || (is_prefix && artifact.uri.starts_with(uri)))
 }
 
-/// The registered artifact that a model's data must be, when it was created from a package.
+/// The registered artifacts that a model's data must be, when it was created from a package.
 ///
 /// # Errors
 /// When the stored document is damaged.
-pub fn expected_artifact(model: &Resource) -> Result<Option<Artifact>> {
-    match &model.document["artifacts"][0] {
-        Value::Null => Ok(None),
-        artifact => serde_json::from_value(artifact.clone()).map_err(Error::internal),
+pub fn expected_artifacts(model: &Resource) -> Result<Vec<Artifact>> {
+    match &model.document["artifacts"] {
+        Value::Null => Ok(Vec::new()),
+        artifacts => serde_json::from_value(artifacts.clone()).map_err(Error::internal),
     }
 }
 

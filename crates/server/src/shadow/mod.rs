@@ -212,7 +212,8 @@ fn model(variant: &DeployedVariant) -> Value {
         "Image": variant.image,
         "ModelDataUrl": variant.model_data,
         "Environment": variant.environment,
-        "RegisteredArtifact": variant.registered_artifact,
+        "ModelForm": variant.model_form,
+        "RegisteredArtifacts": variant.registered_artifacts,
     })
 }
 

@@ -53,7 +53,7 @@ use crate::sagemaker::kinds::TRAINING_JOB;
 use kind::KINDS;
 
 pub use addresses::{Addresses, MOST_HOSTS};
-pub use channels::{Listed, list_objects, split_uri as bucket_and_key};
+pub use channels::{Listed, list_objects, plain_path, split_uri as bucket_and_key};
 pub use spot::routes;
 
 /// Claims queued jobs and runs each in a task of its own.
