@@ -1,49 +1,19 @@
 """The first request to a serverless endpoint that sleeps, native and Python, beside a bare start of the interpreter with scikit-learn."""
 
-import io
 import json
 import statistics
 import subprocess
 import sys
 import time
 
-import joblib
-from native import SUBJECTS
-from sklearn.linear_model import LinearRegression
-
 from harness import options, report
-from harness.environments import environment
 from harness.modelyard import SKLEARN_IMAGE, Modelyard, wait
+from harness.models import SUBJECTS, linear_model
 from harness.processes import clean_environment
 
 WAKES = 9
 NATIVE_LIMIT_MS = 50
 PYTHON_LIMIT_MS = 1500
-
-SCRIPT = b"""
-import json, os
-import joblib
-
-def model_fn(model_dir):
-    return joblib.load(os.path.join(model_dir, "model.joblib"))
-
-def input_fn(body, content_type):
-    return json.loads(body)
-
-def predict_fn(rows, model):
-    return model.predict(rows)
-
-def output_fn(prediction, accept):
-    return json.dumps(prediction.tolist()), "application/json"
-"""
-
-
-def linear_model():
-    """A small scikit-learn model: what starts is what is measured."""
-    buffer = io.BytesIO()
-    joblib.dump(LinearRegression().fit([[0, 0], [1, 2], [3, 1]], [0, 5, 5]), buffer)
-    return buffer.getvalue()
-
 
 def deploy(server, name, image, files, variables):
     """Creates a serverless endpoint that sleeps after a second."""
@@ -81,15 +51,12 @@ def main():
     chosen = options.parse(__doc__)
     report.heading("The first request after a sleep")
     boosted = SUBJECTS[0]
-    python = environment(f"bench-{boosted.library}", boosted.pins) / "bin/python"
-    subprocess.run([python, boosted.peer, chosen.folder], check=True)
-    trees = (chosen.folder / boosted.model).read_bytes()
+    _, trees = boosted.trained(chosen.folder)
     row = json.loads((chosen.folder / boosted.rows).read_text())[0][0]
     sides = {"native": [], "python": [], "bare": []}
     with Modelyard(chosen.modelyard, chosen.folder) as server:
         deploy(server, "native", boosted.image, {boosted.file: trees}, {"MODELYARD_ENGINE": "native"})
-        files = {"model.joblib": linear_model(), "code/inference.py": SCRIPT}
-        deploy(server, "python", SKLEARN_IMAGE, files, {"SAGEMAKER_PROGRAM": "inference.py"})
+        deploy(server, "python", SKLEARN_IMAGE, linear_model(), {"SAGEMAKER_PROGRAM": "inference.py"})
         for _ in range(WAKES):
             sides["native"].append(wake(server, "native", row, "text/csv"))
             sides["python"].append(wake(server, "python", "[[1, 1]]", "application/json"))

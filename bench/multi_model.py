@@ -8,11 +8,9 @@ import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from native import SUBJECTS
-
 from harness import BENCH, options, report
-from harness.environments import environment
 from harness.modelyard import Modelyard
+from harness.models import SUBJECTS
 from harness.processes import proportional_bytes
 
 NAME = "bench-multi-model"
@@ -38,9 +36,8 @@ def main():
     chosen = options.parse(__doc__, models=dict(type=int, default=1000, help="how many [default: 1000]"))
     report.heading(f"{chosen.models} models behind one endpoint")
     subject = SUBJECTS[0]
-    python = environment(f"bench-{subject.library}", subject.pins) / "bin/python"
-    subprocess.run([python, subject.peer, chosen.folder], check=True)
-    body = archive(subject.file, (chosen.folder / subject.model).read_bytes())
+    python, model = subject.trained(chosen.folder)
+    body = archive(subject.file, model)
     rows = json.loads((chosen.folder / subject.rows).read_text())
     names = [f"{number:05}.tar.gz" for number in range(chosen.models)]
     with Modelyard(chosen.modelyard, chosen.folder) as server:

@@ -3,13 +3,12 @@
 import contextlib
 import json
 import os
-import subprocess
 import time
 import urllib.request
 
-from harness import BENCH, load, options, recording, report
-from harness.environments import environment
+from harness import load, options, recording, report
 from harness.modelyard import Modelyard
+from harness.models import SUBJECTS
 from harness.sagemaker_stack import sagemaker_stack
 from harness.processes import Process, children, clean_environment, cpu_seconds, free_port
 
@@ -18,35 +17,6 @@ ROUNDS = int(os.environ.get("ROUNDS", 3))
 SECONDS = 1.5
 WARM_UP_SECONDS = 0.5
 WORKERS = os.cpu_count()
-WEB = ["numpy==2.4.6", "scipy==1.17.1", "fastapi==0.165.0", "uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0"]
-
-
-class Subject:
-    """An engine with its model, and the peer on the same model."""
-
-    def __init__(self, engine, library, image, pins, model, rows, file, most_ms, script=None):
-        self.engine, self.library, self.image = engine, library, image
-        self.pins = pins + WEB
-        # Files that the peer writes, and what the first is called in the model.
-        self.model, self.rows, self.file = model, rows, file
-        # Most time from CreateEndpoint to InService.
-        self.most_ms = most_ms
-        # The functions of SageMaker's own container, where it has one for such models.
-        self.script = script
-        self.name = f"bench-{engine}"
-        self.peer = BENCH / f"peers/{library}_fastapi.py"
-
-
-SUBJECTS = [
-    Subject(
-        "native", "xgboost", "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1", ["xgboost-cpu==3.2.0"],
-        "xgboost-model.ubj", "rows.json", "xgboost-model", 50, BENCH / "model/boosted_inference.py",
-    ),
-    Subject(
-        "onnx", "onnx", "python:3", ["onnxruntime==1.31.1", "onnx==1.23.2", "skl2onnx==1.20.0", "scikit-learn==1.9.1"],
-        "model.onnx", "onnx-rows.json", "model.onnx", 500,
-    ),
-]
 
 
 def peer(subject, python, folder):
@@ -86,9 +56,7 @@ def main():
 def measure(chosen, subject):
     """One engine beside its peer."""
     report.heading(f"InvokeEndpoint, {subject.engine} engine")
-    python = environment(f"bench-{subject.library}", subject.pins) / "bin/python"
-    subprocess.run([python, subject.peer, chosen.folder], check=True)
-    model = (chosen.folder / subject.model).read_bytes()
+    python, model = subject.trained(chosen.folder)
     rows = json.loads((chosen.folder / subject.rows).read_text())
     with contextlib.ExitStack() as peers:
         fastapi, fastapi_address = peer(subject, python, chosen.folder)

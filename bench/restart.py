@@ -1,16 +1,12 @@
 """The server killed under load: how long until every endpoint answers again, native and Python."""
 
 import statistics
-import subprocess
 import threading
 import time
 
-from cold_start import SCRIPT, linear_model
-from native import SUBJECTS
-
 from harness import options, report
-from harness.environments import environment
 from harness.modelyard import SKLEARN_IMAGE, Modelyard, wait
+from harness.models import SUBJECTS, linear_model
 from harness.processes import all_that_mention
 
 KILLS = 5
@@ -40,16 +36,14 @@ def main():
     chosen = options.parse(__doc__)
     report.heading("Killed under load")
     boosted = SUBJECTS[0]
-    python = environment(f"bench-{boosted.library}", boosted.pins) / "bin/python"
-    subprocess.run([python, boosted.peer, chosen.folder], check=True)
-    trees = (chosen.folder / boosted.model).read_bytes()
+    _, trees = boosted.trained(chosen.folder)
     server = Modelyard(chosen.modelyard, chosen.folder)
     address = server.address
     times = {"health": [], "first": [], "all": []}
     try:
         source = server.upload("bench/native.tar.gz", {boosted.file: trees})
         server.serve("native", {"Image": boosted.image, "ModelDataUrl": source, "Environment": {"MODELYARD_ENGINE": "native"}})
-        source = server.upload("bench/python.tar.gz", {"model.joblib": linear_model(), "code/inference.py": SCRIPT})
+        source = server.upload("bench/python.tar.gz", linear_model())
         names = ["native"] + [f"python-{number}" for number in range(PYTHON_ENDPOINTS)]
         for name in names[1:]:
             environ = {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"}

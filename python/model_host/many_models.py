@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 
+from model_host import requirements
 from model_host.frames import Connection, ProtocolError
 from model_host.model import Model
 from model_host.worker import Drained, Worker, failure_text, time_limit
@@ -117,6 +118,7 @@ class ManyModelsWorker(Worker):
         name, model_dir = header.get("model"), header.get("model_dir")
         if name not in self._models:
             try:
+                requirements.check(os.path.join(model_dir, "code"))
                 self._import_shared()
                 before = resident_bytes()
                 model = load_apart(self._options, model_dir)

@@ -57,6 +57,21 @@ class ManyModelsTest(HostProcess, unittest.TestCase):
             self.assertIn(says, header["error"])
         self.assertEqual(invoke.ask("invoke", b"x", model="good", content_type="text/csv")[1], b"good x")
 
+    def test_a_model_whose_requirements_are_not_met_says_which(self):
+        invoke, load = self.host()
+        met = "# what is there\npip  # by any version\npip>=1 ; python_version >= '3'\nabsent==1; python_version < '3'\n--no-index\n"
+        folder = model_folder.make(self, {"code/inference.py": SCRIPT_PLAIN, "code/requirements.txt": met})
+        header, _ = load.ask("load", model="met", model_dir=folder)
+        self.assertEqual(header["status"], 200, header)
+        self.assertEqual(invoke.ask("invoke", b"x", model="met", content_type="text/csv")[1], b"slow x")
+        for line in ("absent-package", "pip>=1,<2", "pip @ https://localhost/pip.whl", "./wheels/one.whl", "-r more.txt"):
+            folder = model_folder.make(self, {"code/inference.py": SCRIPT_PLAIN, "code/requirements.txt": met + line})
+            header, _ = load.ask("load", model="unmet", model_dir=folder)
+            self.assertEqual(header["status"], 500, line)
+            self.assertIn("code/requirements.txt asks for {}, ".format(line), header["error"])
+            self.assertNotIn("Traceback", header["error"])
+        self.assertEqual(invoke.ask("invoke", b"x", model="met", content_type="text/csv")[1], b"slow x")
+
     def test_requests_are_answered_while_a_model_is_loaded(self):
         invoke, load = self.host()
         load.ask("load", model="good", model_dir=self.folder_of("good"))

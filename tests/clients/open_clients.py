@@ -97,6 +97,39 @@ def triton_grpc(address, key):
     return seen
 
 
+def triton_many(protocol, address, key):
+    """Models of one endpoint, by their archives."""
+    import importlib
+
+    import numpy
+    from tritonclient.utils import InferenceServerException
+
+    module = importlib.import_module("tritonclient." + protocol)
+    client = module.InferenceServerClient(address)
+    headers = {"authorization": "Bearer " + key}
+    tensor = module.InferInput("x", [2], "FP32")
+    tensor.set_data_from_numpy(numpy.array([1, 2], dtype=numpy.float32))
+    seen = {"answers": {}, "refused": []}
+    for name in ("several/doubling", "several/doubling.tar.gz", "several/folder/tripling"):
+        answer = client.infer(name, [tensor], headers=headers)
+        said = answer.get_response()
+        called = said["model_name"] if protocol == "http" else said.model_name
+        seen["answers"][name] = [called, answer.as_numpy("doubled").tolist()]
+    seen["ready"] = client.is_model_ready("several/doubling", headers=headers)
+    described = client.get_model_metadata("several/folder/tripling", headers=headers)
+    seen["model"] = described["name"] if protocol == "http" else described.name
+    for name in ("several/none", "several", "open-doubling/doubling", "several/../doubling"):
+        try:
+            client.infer(name, [tensor], headers=headers)
+        except InferenceServerException as caught:
+            seen["refused"].append([str(caught.status()), caught.message()])
+    try:
+        client.get_model_metadata("several/none", headers=headers)
+    except InferenceServerException as caught:
+        seen["no metadata"] = caught.message()
+    return seen
+
+
 def open_ai(base, key, model="open-chat"):
     import openai
 

@@ -262,5 +262,8 @@ def test_an_alarm_runs_a_step_policy_for_as_long_as_it_lasts(scene):
     scene.wait(3)
     causes = [activity["Cause"] for activity in scene.activities()]
     assert len(causes) >= 2 and all("backlog" in cause for cause in causes), causes
-    assert cloudwatch.describe_alarms(AlarmNames=["backlog"])["MetricAlarms"][0]["StateValue"] == "ALARM"
+    [alarm] = cloudwatch.describe_alarms(AlarmNames=["backlog"])["MetricAlarms"]
+    assert alarm["StateValue"] == "ALARM"
+    [shown] = scene.scaling.describe_scaling_policies(ServiceNamespace="sagemaker", PolicyNames=["step"])["ScalingPolicies"]
+    assert shown["Alarms"] == [{"AlarmName": "backlog", "AlarmARN": alarm["AlarmArn"]}]
     cloudwatch.delete_alarms(AlarmNames=["backlog"])

@@ -146,6 +146,14 @@ def test_scripts_are_loaded_by_workers_and_kept_apart(multi_model, endpoints):
     with pytest.raises(endpoints.runtime.exceptions.ModelError) as caught:
         many.ask("broken.tar.gz", "x")
     assert "the weights are missing" in caught.value.response["OriginalMessage"]
+    # So does one that asks for packages that are not there.
+    asked = {"code/inference.py": SCRIPT, "name": "needy", "code/requirements.txt": "setuptools\nnot-installed==1.0\n"}
+    many.put("needy.tar.gz", asked)
+    with pytest.raises(endpoints.runtime.exceptions.ModelError) as caught:
+        many.ask("needy.tar.gz", "x")
+    assert "requirements.txt asks for not-installed==1.0, " in caught.value.response["OriginalMessage"]
+    many.put("modest.tar.gz", {**asked, "code/requirements.txt": "setuptools\n"})
+    assert many.ask("modest.tar.gz", "x") == "needy x"
     assert many.ask("one.tar.gz", "y") == "one y"
     # A replaced archive is loaded anew.
     many.script("one.tar.gz", "another")

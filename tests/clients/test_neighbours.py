@@ -162,6 +162,14 @@ def test_function_refuses_by_name_what_is_not_done(server):
                        ({"Runtime": "python3.11", "Environment": {"Variables": {"AWS_REGION": "x"}}}, "reserved")]:
         with pytest.raises(functions.exceptions.InvalidParameterValueException, match=word):
             functions.create_function(**{**common, **more})
+    functions = made(server, "with-role")
+    nobody = ROLE.rsplit("/", 1)[0] + "/Nobody"
+    for call in (
+        lambda: functions.create_function(**{**common, "Runtime": "python3.11", "Role": nobody}),
+        lambda: functions.update_function_configuration(FunctionName="with-role", Role=nobody),
+    ):
+        with pytest.raises(functions.exceptions.InvalidParameterValueException, match="cannot be assumed by Lambda"):
+            call()
 
 
 def test_function_is_called_later(server):

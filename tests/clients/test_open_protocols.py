@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Endpoints, Server, stop_all
+from conftest import Endpoints, Server, archive, stop_all
 
 PYTHON = os.environ.get("MODELYARD_OPEN_PYTHON")
 
@@ -59,6 +59,9 @@ def transform_fn(model, body, content_type, accept):
     return json.dumps({**common, "object": "chat.completion", "choices": [choice]}), "application/json"
 """
 
+# The archives of one endpoint, by what each of its models does.
+MANY = {"doubling.tar.gz": DOUBLING, "folder/tripling.tar.gz": DOUBLING.replace("2 * value", "3 * value"), "chat.tgz": CHAT}
+
 SCRIPTS = {"open-doubling": DOUBLING, "open-texts": TEXTS, "open-chat": CHAT}
 
 
@@ -76,7 +79,12 @@ def open_server(tmp_path_factory):
         endpoints.model(name, script)
         endpoints.config(name, **{name: 1.0})
         endpoints.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-    for name in SCRIPTS:
+    for name, script in MANY.items():
+        endpoints.s3.put_object(Bucket=bucket, Key="many/" + name, Body=archive({"code/inference.py": script}))
+    endpoints.model("several", DOUBLING, Mode="MultiModel", ModelDataUrl=f"s3://{bucket}/many/")
+    endpoints.config("several", several=1.0)
+    endpoints.sagemaker.create_endpoint(EndpointName="several", EndpointConfigName="several")
+    for name in [*SCRIPTS, "several"]:
         assert endpoints.wait(name)["EndpointStatus"] == "InService"
     yield server
     stop_all(server)
@@ -147,6 +155,41 @@ def test_predict(open_server, key, is_below_prefix):
     assert call(model + ":predict", key, {})[0] == 400
     status, refused = call(model + ":predict", key, {"instances": [None]})
     assert status == 500 and "TypeError" in refused["error"]
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_the_client_of_triton_names_one_of_many_models(open_server, key, protocol):
+    seen = ask("triton_many", protocol, host(open_server.open_address), key)
+    assert seen["answers"] == {
+        "several/doubling": ["several/doubling", [2.0, 4.0]],
+        "several/doubling.tar.gz": ["several/doubling.tar.gz", [2.0, 4.0]],
+        "several/folder/tripling": ["several/folder/tripling", [3.0, 6.0]],
+    }
+    assert seen["ready"] is True and seen["model"] == "several/folder/tripling"
+    absent, unnamed, one_only, outside = seen["refused"]
+    assert "many/none.tar.gz" in absent[1] and "call the one that is meant several/MODEL" in unnamed[1]
+    assert "the endpoint's model is called open-doubling" in one_only[1] and "leads out of the prefix" in outside[1]
+    codes = {"http": ["404", "400", "404", "404"], "grpc": ["NOT_FOUND", "INVALID_ARGUMENT", "NOT_FOUND", "NOT_FOUND"]}
+    assert [code.removeprefix("StatusCode.") for code, _ in seen["refused"]] == codes[protocol]
+    assert "many/none.tar.gz" in seen["no metadata"]
+
+
+def test_predict_names_one_of_many_models(open_server, key):
+    wanted = {"instances": [[1, 2]]}
+    models = open_server.open_address + "/v1/models/"
+    for name in ("several/folder/tripling", "several/folder/tripling.tar.gz", "several%2Ffolder%2Ftripling"):
+        assert call(f"{models}{name}:predict", key, wanted) == (200, {"doubled": [[3, 6]]}), name
+    scoped = open_server.open_address + "/endpoints/several/v1/models/"
+    for name in ("doubling", "doubling.tar.gz", "folder/tripling", "folder%2Ftripling.tar.gz"):
+        assert call(f"{scoped}{name}:predict", key, wanted)[0] == 200, name
+    status, described = call(models + "several/doubling", key)
+    assert status == 200 and (described["name"], described["ready"]) == ("several/doubling", "True")
+    for name in ("several/none", "open-doubling/doubling"):
+        assert call(models + name, key)[0] == call(f"{models}{name}:predict", key, wanted)[0] == 404, name
+    assert call(scoped + "none", key)[0] == 404
+    chat = {"model": "several/chat.tgz", "messages": [{"role": "user", "content": "hello"}]}
+    status, said = call(open_server.open_address + "/v1/chat/completions", key, chat)
+    assert status == 200 and said["choices"][0]["message"]["content"] == "hello"
 
 
 def test_the_client_of_openai(open_server, key):

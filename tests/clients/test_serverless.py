@@ -19,6 +19,7 @@ def predict_fn(data, model):
     data = str(data)
     if data.startswith("http"): urllib.request.urlopen(data).read()
     if data.startswith("take"): return {"taken": len(bytearray(os.urandom(1 << 20) * int(data.split()[1])))}
+    if data.startswith("say"): return "x" * int(data.split()[1])
     return {"replica": REPLICA}
 """
 
@@ -159,6 +160,24 @@ def test_a_request_that_takes_more_memory_than_the_variant_has_is_told_so(server
     message = caught.value.response["Error"]["Message"]
     assert "memory" in message.lower(), message
     assert serverless.replica(name)
+
+
+def test_bodies_are_limited_as_in_the_service(serverless):
+    name = "serverless-large"
+    serverless.deploy_serverless(name, environment={"MODELYARD_SERVERLESS_IDLE_SECONDS": "600"})
+    most = 4 << 20
+    whole = json.dumps("x" * (most - 2)).encode()
+    assert len(whole) == most
+    assert json.load(serverless.invoke(name, whole)["Body"])["replica"]
+    with pytest.raises(botocore.exceptions.ClientError) as caught:
+        serverless.invoke(name, whole + b" ")
+    answer = caught.value.response
+    assert (answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]) == ("ValidationError", 400)
+    assert "has oversize body" in answer["Error"]["Message"]
+    with pytest.raises(botocore.exceptions.ClientError) as caught:
+        serverless.invoke(name, json.dumps("say %d" % (most + 1)))
+    answer = caught.value.response["Error"]
+    assert answer["Code"] == "ValidationError" and str(most) in answer["Message"], answer
 
 
 def test_instances_do_not_become_serverless_and_the_other_way_round_they_do(serverless):

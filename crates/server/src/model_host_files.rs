@@ -17,6 +17,7 @@
     ("model_host/many_models.py", include_str!("../../../python/model_host/many_models.py")),
     ("model_host/model.py", include_str!("../../../python/model_host/model.py")),
     ("model_host/preload.py", include_str!("../../../python/model_host/preload.py")),
+    ("model_host/requirements.py", include_str!("../../../python/model_host/requirements.py")),
     ("model_host/script.py", include_str!("../../../python/model_host/script.py")),
     ("model_host/state.py", include_str!("../../../python/model_host/state.py")),
     ("model_host/supervisor.py", include_str!("../../../python/model_host/supervisor.py")),

@@ -283,7 +283,7 @@ impl DataPlane {
         let reflection = Reflection::begin(&handle, &request)?;
         let draft = begin_capture(&handle, &request);
         let answered = match invocation::invoke_stream(&handle, &self.settings, &request, true).await {
-            Ok(stream) => stream.collect(self.settings.max_response_bytes).await,
+            Ok(stream) => stream.collect().await,
             Err(error) => Err(error),
         };
         let is_captured = draft.is_some();
@@ -315,7 +315,7 @@ impl DataPlane {
             max_response_bytes: max_bytes,
             ..DataPlaneSettings::clone(&self.settings)
         };
-        invocation::invoke_stream(&handle, &settings, &request, true).await?.collect(max_bytes).await
+        invocation::invoke_stream(&handle, &settings, &request, true).await?.collect().await
     }
 
     /// Asks a replica that speaks HTTP for what a path has, and gives status and body; `None` when the endpoint's replicas speak

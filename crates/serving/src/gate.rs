@@ -17,6 +17,8 @@ pub(crate) struct Gate {
     peak: AtomicUsize,
     /// How long one who finds it full waits.
     wait: Duration,
+    /// Longest body that comes in or goes out.
+    pub(crate) max_body_bytes: u64,
     left: Notify,
     bell: Arc<Notify>,
     /// Whether the last replica that was started did not come up, and why.
@@ -37,6 +39,7 @@ impl Gate {
             inside: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             wait: Duration::from_secs_f64(plan.refusal_wait_seconds),
+            max_body_bytes: plan.max_body_bytes,
             left: Notify::new(),
             bell,
             problem: Mutex::default(),
@@ -132,6 +135,7 @@ mod tests {
             max_replicas: 1,
             idle_seconds: 1.0,
             refusal_wait_seconds,
+            max_body_bytes: 1024,
         };
         Gate::new(&plan, Arc::default())
     }

@@ -35,7 +35,8 @@ pub struct InvokeStream {
     pub answer: ModelAnswer,
     rest: Rest,
     variant: Target,
-    max_chunk_bytes: u64,
+    /// The longest piece, and the longest answer that is collected.
+    max_bytes: u64,
     started_at: Instant,
     flight: Option<Flight>,
     /// What is captured of it, if it is.
@@ -86,7 +87,8 @@ pub(crate) async fn invoke_stream(
         let started_at = Instant::now();
         let limit = variant.variant().model_timeout;
         let keeps_time = lease.connection().keeps_time();
-        let exchange = lease.connection().invoke(request, settings.max_response_bytes, limit);
+        let max_bytes = variant.max_response_bytes(settings);
+        let exchange = lease.connection().invoke(request, max_bytes, limit);
         let exchanged = match keeps_time {
             true => Ok(exchange.await),
             false => tokio::time::timeout(limit, exchange).await,
@@ -107,7 +109,7 @@ pub(crate) async fn invoke_stream(
                 return Err(variant.lost_with_why(message, lease).await);
             }
             Ok(Err(ExchangeError::TooLarge(bytes))) => {
-                return Err(variant.too_large(bytes, settings.max_response_bytes));
+                return Err(variant.too_large(bytes, max_bytes));
             }
             Ok(Err(ExchangeError::Refused(refused))) => {
                 let error = variant.refused(refused, replica(&mut lease));
@@ -124,7 +126,7 @@ pub(crate) async fn invoke_stream(
             answer,
             rest: Rest::Nothing,
             variant,
-            max_chunk_bytes: settings.max_response_bytes,
+            max_bytes,
             started_at,
             flight: arrival.take(),
             draft: None,
@@ -145,7 +147,7 @@ pub(crate) async fn invoke_stream(
         if status < 400 {
             return Ok(stream);
         }
-        let response = stream.collect(settings.max_response_bytes).await?;
+        let response = stream.collect().await?;
         let answer = Box::new(response.answer);
         return Err(InvokeError::ModelError { answer, body: response.body, replica });
     }
@@ -193,10 +195,13 @@ impl Arrival {
     }
 
     /// Goes through the gate of a variant that has one, once however often it asks.
-    async fn enter(&mut self, target: &Target) -> Result<(), InvokeError> {
+    async fn enter(&mut self, target: &Target, body_bytes: u64) -> Result<(), InvokeError> {
         let Some(gate) = &target.variant().gate else { return Ok(()) };
         self.count(&target.variant().counters);
         let Arrival::Counted(_, Some(flight)) = self else { return Ok(()) };
+        if body_bytes > gate.max_body_bytes {
+            return Err(target.oversize(body_bytes, gate.max_body_bytes));
+        }
         if flight.enter(gate).await { Ok(()) } else { Err(target.throttled(gate.limit())) }
     }
 
@@ -223,13 +228,14 @@ async fn acquire(
             let checked = variant.variant().targets.check(wanted.model, wanted.container);
             checked.map_err(|problem| InvokeError::WrongTarget { problem })?;
         }
-        arrival.enter(&variant).await?;
+        arrival.enter(&variant, wanted.body_bytes).await?;
         let pool = &variant.variant().pool;
         let acquired = match (wanted.session, wanted.joinable) {
             (Some(place), _) => pool.acquire_at(place),
             (None, None) => pool.acquire_for(wanted.model),
             (None, Some(request)) => pool.acquire_or_join(|| {
-                BatchRequest::of(request, variant.variant().model_timeout, settings.max_response_bytes)
+                let most_answer_bytes = variant.max_response_bytes(settings);
+                BatchRequest::of(request, variant.variant().model_timeout, most_answer_bytes)
             }),
         };
         if !matches!(acquired, Acquire::Draining) {
@@ -315,7 +321,7 @@ impl InvokeStream {
             Rest::Chunked(lease) => lease,
         };
         let limit: Duration = self.variant.variant().model_timeout;
-        let read = tokio::time::timeout(limit, lease.connection().read_chunk(self.max_chunk_bytes)).await;
+        let read = tokio::time::timeout(limit, lease.connection().read_chunk(self.max_bytes)).await;
         let replica = |lease: &mut Lease| lease.connection().link.id.clone();
         match read {
             Ok(Ok(Chunk::Data(data))) => {
@@ -345,7 +351,7 @@ impl InvokeStream {
                 Some(Err(self.variant.lost(error.to_string(), replica(&mut lease))))
             }
             Ok(Err(ExchangeError::TooLarge(bytes))) => {
-                Some(Err(self.variant.too_large(bytes, self.max_chunk_bytes)))
+                Some(Err(self.variant.too_large(bytes, self.max_bytes)))
             }
             Ok(Err(ExchangeError::Refused(refused))) => {
                 let replica = replica(&mut lease);
@@ -355,16 +361,16 @@ impl InvokeStream {
         }
     }
 
-    /// Reads the rest of the body into one piece of at most that many bytes.
-    pub(crate) async fn collect(mut self, max_bytes: u64) -> Result<InvokeResponse, InvokeError> {
+    /// Reads the rest of the body into one piece.
+    pub(crate) async fn collect(mut self) -> Result<InvokeResponse, InvokeError> {
         if let Rest::Whole(body) = self.rest {
             return Ok(InvokeResponse { answer: self.answer, body });
         }
         let mut body = BytesMut::new();
         while let Some(chunk) = self.next_chunk().await {
             body.extend_from_slice(&chunk?);
-            if body.len() as u64 > max_bytes {
-                return Err(self.variant.too_large(body.len() as u64, max_bytes));
+            if body.len() as u64 > self.max_bytes {
+                return Err(self.variant.too_large(body.len() as u64, self.max_bytes));
             }
         }
         Ok(InvokeResponse { answer: self.answer, body: body.freeze() })

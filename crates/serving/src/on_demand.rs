@@ -20,6 +20,8 @@ pub struct OnDemandPlan {
     pub idle_seconds: f64,
     /// How long the invocation that is one too many waits for another to end before it is refused.
     pub refusal_wait_seconds: f64,
+    /// The largest body of a request, and of an answer that is not streamed, in bytes; the data plane's own limits hold as well.
+    pub max_body_bytes: u64,
 }
 
 impl OnDemandPlan {
@@ -89,6 +91,7 @@ mod tests {
             max_replicas,
             idle_seconds: 10.0,
             refusal_wait_seconds: 0.0,
+            max_body_bytes: 1024,
         }
     }
 

@@ -257,7 +257,7 @@ impl Copy {
         let draft = capture.and_then(|capture| Draft::begin_beside(&capture, &self.request));
         let outcome =
             match invocation::invoke_stream(&self.endpoint, &self.settings, &self.request, true).await {
-                Ok(stream) => stream.collect(self.settings.max_response_bytes).await,
+                Ok(stream) => stream.collect().await,
                 Err(error) => Err(error),
             };
         let latency = began_at.elapsed();

@@ -8,6 +8,7 @@ use crate::invocation::{InvokeError, Target};
 use crate::launcher::BoxFuture;
 use crate::metrics::Counters;
 use crate::pool::Lease;
+use crate::settings::DataPlaneSettings;
 
 /// How long one whose replica was lost waits to hear how that ended.
 const ENDING_WAIT: Duration = Duration::from_millis(500);
@@ -23,6 +24,18 @@ impl Target {
         Counters::count(&self.counters().errors_4xx);
         Counters::count(&self.counters().overloaded);
         InvokeError::Throttled { variant: self.name(), limit }
+    }
+
+    /// Nothing so large is answered by replicas on demand, and none is brought up for it.
+    pub(crate) fn oversize(&self, bytes: u64, limit_bytes: u64) -> InvokeError {
+        Counters::count(&self.counters().errors_4xx);
+        InvokeError::TooLarge { what: "request body", bytes, limit_bytes }
+    }
+
+    /// The largest answer that is not streamed, in bytes.
+    pub(crate) fn max_response_bytes(&self, settings: &DataPlaneSettings) -> u64 {
+        let own = self.variant().gate.as_ref().map_or(u64::MAX, |gate| gate.max_body_bytes);
+        settings.max_response_bytes.min(own)
     }
 
     /// Its place in line is gone: the fleet is, or no replica comes up.

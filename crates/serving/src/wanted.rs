@@ -11,6 +11,8 @@ pub(crate) struct Wanted<'a> {
     /// The session, and where it is held.
     pub(crate) session: Option<&'a SessionPlace>,
     session_id: &'a str,
+    /// How much it brings.
+    pub(crate) body_bytes: u64,
     /// The model that is to answer, where there are many.
     pub(crate) model: Option<&'a str>,
     /// The container that is to answer, where requests choose one.
@@ -25,6 +27,7 @@ impl<'a> Wanted<'a> {
             variant: request.target_variant.as_deref(),
             session: request.session_place.as_ref(),
             session_id: request.session_id.as_deref().unwrap_or_default(),
+            body_bytes: request.body.len() as u64,
             model: request.target_model.as_deref(),
             container: request.target_container.as_deref(),
             joinable: None,

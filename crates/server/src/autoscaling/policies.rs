@@ -1,5 +1,7 @@
 //! Scaling policies of scalable targets.
 
+use std::collections::BTreeMap;
+
 use api::application_autoscaling::{
     Alarm, DeleteScalingPolicy, DeleteScalingPolicyInput, DeleteScalingPolicyOutput, DescribeScalingPolicies,
     DescribeScalingPoliciesInput, DescribeScalingPoliciesOutput, PutScalingPolicy, PutScalingPolicyInput,
@@ -12,6 +14,7 @@ use super::policy::{self, Tracking};
 use super::targets::TARGET;
 use super::{Target, check_namespace, paged};
 use crate::endpoints::scaled::Scaled;
+use crate::monitoring::alarms_by_policy;
 use crate::{Cx, Error, Registry, Result};
 
 /// Kind of the record of a policy.
@@ -107,8 +110,7 @@ async fn put_scaling_policy(cx: Cx, input: PutScalingPolicyInput) -> Result<PutS
         other => other.into(),
     })?;
     cx.state.scaling.changed();
-    // Nothing stands between a policy and its metric here.
-    let alarms: Vec<Alarm> = Vec::new();
+    let alarms = alarms(&cx).await?.remove(&stored.arn).unwrap_or_default();
     Ok(PutScalingPolicyOutput { policy_arn: Some(stored.arn), alarms: Some(alarms) })
 }
 
@@ -134,15 +136,27 @@ async fn describe_scaling_policies(
     };
     let rows: Vec<Resource> = page.resources.into_iter().filter(wanted).collect();
     let (rows, next_token) = paged(rows, input.max_results, input.next_token.as_deref())?;
-    let policies = rows.iter().map(described).collect::<Result<Vec<_>>>()?;
+    let alarms = alarms(&cx).await?;
+    let shown = |row: &Resource| described(row, alarms.get(&row.arn).map_or(&[], Vec::as_slice));
+    let policies = rows.iter().map(shown).collect::<Result<Vec<_>>>()?;
     Ok(DescribeScalingPoliciesOutput { scaling_policies: Some(policies), next_token })
 }
 
-fn described(resource: &Resource) -> Result<ScalingPolicy> {
+/// The alarms that run scaling policies of the caller's account and region, by the policies' ARNs. Nothing stands between a policy that
+/// tracks a target and its metric, so that such a policy has none.
+async fn alarms(cx: &Cx) -> Result<BTreeMap<String, Vec<Alarm>>> {
+    let (account, region) = (cx.caller.account.clone(), cx.caller.region.clone());
+    let read = cx.state.database.read(move |session| alarms_by_policy(session, &account, &region));
+    let shown = |(name, arn)| Alarm { alarm_name: Some(name), alarm_arn: Some(arn) };
+    let by_policy = read.await?.into_iter();
+    Ok(by_policy.map(|(policy, alarms)| (policy, alarms.into_iter().map(shown).collect())).collect())
+}
+
+fn described(resource: &Resource, alarms: &[Alarm]) -> Result<ScalingPolicy> {
     let mut shown = resource.spec.clone();
     shown["PolicyARN"] = resource.arn.clone().into();
     shown["CreationTime"] = json!(resource.created_at as f64 / 1000.0);
-    shown["Alarms"] = json!([]);
+    shown["Alarms"] = json!(alarms);
     serde_json::from_value(shown).map_err(Error::internal)
 }
 

@@ -174,6 +174,27 @@ impl<'a> Archive<'a> {
     }
 }
 
+/// Looks for the archive that a request means with `target`, for any of an endpoint's variants.
+///
+/// # Errors
+/// When none of them has it.
+pub async fn find_archive(
+    app: &Arc<App>,
+    account: &str,
+    variants: &[DeployedVariant],
+    target: &str,
+) -> Result<(), FetchError> {
+    let mut problem = FetchError::Missing(format!("There is no model {target}."));
+    for variant in variants.iter().filter(|variant| variant.models.is_some()) {
+        let found = async { Archive::named(app, account, variant, target)?.version().await };
+        match found.await {
+            Ok(_) => return Ok(()),
+            Err(error) => problem = error,
+        }
+    }
+    Err(problem)
+}
+
 /// The key of the object that a request means with `target`, below a prefix.
 fn object_key(prefix: &str, target: &str) -> Result<String, String> {
     // The SDK lists models below a prefix without a slash at its end with one at their beginning.

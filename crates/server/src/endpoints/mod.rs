@@ -56,6 +56,7 @@ use crate::{Error, Result};
 
 pub use composition::{DeployedContainer, DeployedModels};
 pub use engines::routes;
+pub use many_models::find_archive;
 pub use native::{ENGINE_VARIABLE, EngineReport, Wish};
 pub use record::{DeployedVariant, EndpointRecord, Routing, WORKERS_VARIABLE, variant_names};
 pub use shadows::shadow_share;

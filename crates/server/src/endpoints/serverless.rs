@@ -19,6 +19,9 @@ pub const IDLE_VARIABLE: &str = "MODELYARD_SERVERLESS_IDLE_SECONDS";
 /// What that may be.
 pub const IDLE_SECONDS: RangeInclusive<u64> = 1..=7 * 24 * 3600;
 
+/// The largest body of a request and of an answer, as in the service.
+const MOST_BODY_BYTES: u64 = 4 * 1024 * 1024;
+
 /// Memory sizes are multiples of this.
 const MEMORY_STEP_MIB: u64 = 1024;
 
@@ -238,6 +241,7 @@ impl Room {
             max_replicas: u32::try_from(most).unwrap_or(u32::MAX).clamp(1, serverless.max_concurrency.max(1)),
             idle_seconds: idle as f64,
             refusal_wait_seconds: self.wait_seconds,
+            max_body_bytes: MOST_BODY_BYTES,
         }
     }
 }

@@ -50,6 +50,19 @@ fn set_timer(session: &Session<'_>, rule: &Resource, now_ms: i64) -> store::Resu
     }
 }
 
+/// Refuses a role that is not there or of another account.
+///
+/// # Errors
+/// `ValidationException` naming it.
+pub fn check_role(cx: &Cx, role_arn: Option<&str>) -> Result<()> {
+    match role_arn {
+        Some(role) if !crate::iam::is_assumable(cx, role)? => Err(Problem::validation(format!(
+            "Provided role '{role}' cannot be assumed by principal 'events.amazonaws.com'."
+        ))),
+        _ => Ok(()),
+    }
+}
+
 async fn put_rule(cx: Cx, input: PutRuleInput) -> Result<PutRuleOutput> {
     check_bus(&cx, input.event_bus_name.as_deref())?;
     if input.event_pattern.is_none() && input.schedule_expression.is_none() {
@@ -69,6 +82,7 @@ async fn put_rule(cx: Cx, input: PutRuleInput) -> Result<PutRuleOutput> {
     if !matches!(state.as_str(), "ENABLED" | "DISABLED") {
         return Err(Error::field(&format!("State {state}")).into());
     }
+    check_role(&cx, input.role_arn.as_deref())?;
     let tags: Vec<(String, String)> =
         input.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value)).collect();
     crate::tags::check(&tags)?;

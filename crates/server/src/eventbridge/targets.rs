@@ -115,6 +115,7 @@ async fn put_targets(cx: Cx, input: PutTargetsInput) -> Result<PutTargetsOutput>
         RuleTarget::read(target, &cx.caller.account).map_err(|why| {
             Problem::validation(format!("Parameter Targets is not valid for target {id}: {why}."))
         })?;
+        rules::check_role(&cx, target["RoleArn"].as_str())?;
     }
     rules::change_targets(&cx, &input.rule, move |targets| {
         for target in given {

@@ -5,7 +5,7 @@ mod simulate;
 
 use crate::Registry;
 
-pub use roles::{check_assumable, split_role_arn};
+pub use roles::{check_assumable, is_assumable, split_role_arn};
 
 /// Registers the operations.
 pub fn routes(registry: &mut Registry) {

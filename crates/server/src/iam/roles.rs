@@ -126,22 +126,28 @@ fn url_encoded(text: &str) -> String {
     encoded
 }
 
+/// Whether this is the ARN of a role of the caller's account that is there.
+///
+/// # Errors
+/// When the database fails.
+pub fn is_assumable(cx: &Cx, role_arn: &str) -> Result<bool> {
+    let own = split_role_arn(role_arn).filter(|(account, _)| *account == cx.caller.account);
+    let Some((account, name)) = own else { return Ok(false) };
+    Ok(cx.state.database.look(|session| session.role(account, name))?.is_some())
+}
+
 /// Refuses a role that is not there or of another account, in SageMaker's words.
 ///
 /// # Errors
 /// [`Error::Validation`] naming the role.
 pub async fn check_assumable(cx: &Cx, role_arn: &str) -> Result<()> {
-    let own = split_role_arn(role_arn).filter(|(account, _)| *account == cx.caller.account);
-    let known = match own {
-        None => None,
-        Some((account, name)) => cx.state.database.look(|session| session.role(account, name))?,
-    };
-    known.map(drop).ok_or_else(|| {
-        Error::Validation(format!(
-            "Could not assume role {role_arn}. Please ensure that the role exists and allows principal \
-             'sagemaker.amazonaws.com' to assume the role."
-        ))
-    })
+    if is_assumable(cx, role_arn)? {
+        return Ok(());
+    }
+    Err(Error::Validation(format!(
+        "Could not assume role {role_arn}. Please ensure that the role exists and allows principal \
+         'sagemaker.amazonaws.com' to assume the role."
+    )))
 }
 
 /// Account and name of a role ARN; the path is left out, as role names are unique without it.

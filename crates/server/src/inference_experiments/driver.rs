@@ -123,7 +123,7 @@ pub fn begin_within(
     endpoint: &ResourceKey,
     now_ms: i64,
 ) -> store::Result<()> {
-    let taken = rival(session, key, &endpoint.name, (now_ms, now_ms + 1))?;
+    let taken = rival(session, key, &endpoint.name, (now_ms, now_ms + 1), now_ms)?;
     let before = session.find_resource(endpoint)?;
     let before = before.map(|found| EndpointRecord::read(&found.document)).transpose()?;
     change(session, key, &[CREATED], now_ms, |resource, record| {

@@ -150,6 +150,7 @@ pub fn rival(
     own: &ResourceKey,
     endpoint: &str,
     (start_at, end_at): (i64, i64),
+    now_ms: i64,
 ) -> store::Result<Option<String>> {
     for other in session.all_resources(INFERENCE_EXPERIMENT)? {
         let is_other =
@@ -160,11 +161,34 @@ pub fn rival(
             continue;
         }
         let record = ExperimentRecord::read(&other.document)?;
-        if record.start_at_ms < end_at && start_at < record.end_at_ms {
+        // One that is at work is so until it is over, also where its time has passed.
+        let is_at_work = other.status != CREATED;
+        let ends_at = if is_at_work { record.end_at_ms.max(now_ms + 1) } else { record.end_at_ms };
+        if record.start_at_ms < end_at && start_at < ends_at {
             return Ok(Some(other.key.name));
         }
     }
     Ok(None)
+}
+
+/// Refuses an experiment that would use an endpoint at the same time as another one. Called within the transaction that makes or changes
+/// it, so that of two at once one is refused.
+///
+/// # Errors
+/// [`store::Error::Precondition`] that names the other one.
+pub fn check_rivals(
+    session: &Session<'_>,
+    own: &ResourceKey,
+    endpoint: &str,
+    times: (i64, i64),
+    now_ms: i64,
+) -> store::Result<()> {
+    match rival(session, own, endpoint, times, now_ms)? {
+        None => Ok(()),
+        Some(other) => Err(store::Error::Precondition(format!(
+            "Endpoint {endpoint} is used by inference experiment {other} at that time; stop it, or choose another Schedule."
+        ))),
+    }
 }
 
 #[cfg(test)]

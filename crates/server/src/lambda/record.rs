@@ -135,7 +135,12 @@ impl Settings {
             return Err(Problem::invalid(format!("MemorySize: at most {MOST_MEMORY_MIB} MB.")));
         }
         match crate::iam::split_role_arn(&settings.role_arn) {
-            Some((account, _)) if account == cx.caller.account => {}
+            Some((account, _)) if account == cx.caller.account => {
+                if !crate::iam::is_assumable(cx, &settings.role_arn)? {
+                    let text = "The role defined for the function cannot be assumed by Lambda.";
+                    return Err(Problem::invalid(format!("{text} There is no role {}.", settings.role_arn)));
+                }
+            }
             Some(_) => return Err(Problem::Denied("Cross-account pass role is not allowed.".into())),
             None => return Err(Problem::invalid("Role: this is not the ARN of a role.")),
         }

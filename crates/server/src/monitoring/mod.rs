@@ -19,7 +19,7 @@ use api::cloudwatch::Dimension;
 use crate::Registry;
 use crate::app::App;
 pub use alarms::{ALARM_STATE, Alarms, State as AlarmState, start as watch_alarms, states as alarm_states};
-pub use alarms::{ScalingAlarm, scaling_alarms};
+pub use alarms::{ScalingAlarm, alarms_by_policy, scaling_alarms};
 pub use data::TrackedMetric;
 use refusal::{Refusal, Result};
 

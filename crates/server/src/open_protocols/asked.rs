@@ -11,8 +11,10 @@ use store::resources::{ListQuery, Resource, ResourceKey, SortBy};
 use wire::{Authorize, Caller, Credentials};
 
 use super::key::{self, KeyProblem};
+use super::meant::OneOfMany;
 use super::refusal::{Reason, Refusal};
 use crate::app::App;
+use crate::endpoints::EndpointRecord;
 use crate::sagemaker::kinds::ENDPOINT;
 
 /// Most endpoints that a list names.
@@ -35,7 +37,7 @@ pub struct Asked {
     /// The name of this request in logs.
     pub request_id: String,
     /// Which of a multi-model endpoint's models is meant.
-    pub target_model: Option<String>,
+    pub one_of_many: Option<OneOfMany>,
 }
 
 impl Asked {
@@ -77,7 +79,7 @@ impl Asked {
                 ));
             }
         };
-        Ok(Asked { app: app.clone(), caller, request_id: request_id.to_owned(), target_model: None })
+        Ok(Asked { app: app.clone(), caller, request_id: request_id.to_owned(), one_of_many: None })
     }
 
     /// The key of an endpoint that the caller names.
@@ -103,7 +105,7 @@ impl Asked {
         InvokeRequest {
             target_variant: version.map(str::to_owned),
             request_id: Some(self.request_id.clone()),
-            target_model: self.target_model.clone(),
+            target_model: self.one_of_many.as_ref().map(|one| one.target.clone()),
             ..InvokeRequest::default()
         }
     }
@@ -136,6 +138,19 @@ impl Asked {
         let wanted = self.endpoint(name);
         let read = self.app.database.read(move |session| session.find_resource(&wanted)).await;
         read.map_err(|error| failed(&error))?.ok_or_else(|| Refusal::no_model(name))
+    }
+
+    /// What is kept of an endpoint, and what is deployed there.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the database fails.
+    pub async fn deployed(&self, name: &str) -> Result<(Resource, EndpointRecord), Refusal> {
+        let resource = self.resource(name).await?;
+        let record = EndpointRecord::read(&resource.document).map_err(|error| {
+            tracing::error!(%error, endpoint = name, "the record of an endpoint cannot be read");
+            Refusal::new(Reason::Internal, "The endpoint's record cannot be read; the server's log says why.")
+        })?;
+        Ok((resource, record))
     }
 }
 

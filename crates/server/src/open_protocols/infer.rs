@@ -70,8 +70,7 @@ pub async fn infer(
                 if index > 0 {
                     asked.app.open_protocols.hosts.took(asked, name, &form);
                 }
-                let model = asked.target_model.as_deref().unwrap_or(name);
-                return answer(model, request, response).await;
+                return answer(asked.called(name), request, response).await;
             }
             Err(InvokeError::ModelError { answer, .. })
                 if answer.status == UNSUPPORTED_MEDIA_TYPE && index < last => {}

@@ -10,6 +10,7 @@ use serving::{InvokeError, InvokeRequest, InvokeStream, SpokenPath, SpokenProtoc
 use wire::Body;
 
 use super::asked::Asked;
+use super::meant::meant;
 use super::refusal::{Reason, Refusal};
 use super::{pass_through, reply};
 
@@ -32,7 +33,7 @@ struct Head {
 /// # Errors
 /// What the caller is told.
 pub async fn answer(
-    asked: &Asked,
+    asked: Asked,
     scope: Option<&str>,
     path: &'static str,
     headers: &HeaderMap,
@@ -40,14 +41,14 @@ pub async fn answer(
 ) -> Result<Response<Body>, Refusal> {
     let head: Head = serde_json::from_slice(&body)
         .map_err(|error| Refusal::invalid(format!("The request cannot be read: {error}.")))?;
-    let (name, native_path) = match (scope, head.model) {
-        (Some(scope), _) => (scope.to_owned(), SpokenPath::Exact(path.to_owned())),
-        (None, Some(model)) => (model.clone(), SpokenPath::InBody { path, name: model }),
-        (None, None) => {
-            return Err(Refusal::invalid("The request names no model; models are the endpoints in service."));
-        }
+    let Some(called) = head.model.as_deref().or(scope) else {
+        return Err(Refusal::invalid("The request names no model; models are the endpoints in service."));
     };
-    asked.may_invoke(&name).await?;
+    let (asked, name) = meant(asked, scope, called).await?;
+    let native_path = match scope {
+        Some(_) => SpokenPath::Exact(path.to_owned()),
+        None => SpokenPath::InBody { path, name: called.to_owned() },
+    };
     let wants_stream = head.stream == Some(true);
     let words =
         pass_through::request(SpokenProtocol::OpenAi, Method::POST, native_path, headers, body.clone());
@@ -58,16 +59,16 @@ pub async fn answer(
         spoken: Some(SpokenRequest { is_required: false, ..words }.into()),
         ..asked.invocation(None)
     };
-    let key = asked.endpoint(&name);
+    let key = asked.endpoint(name);
     if wants_stream {
         return match asked.app.endpoints.invoke_stream(&key, invocation).await {
-            Ok(stream) => streamed(stream).await.map_err(|error| Refusal::of(&name, &error)),
-            Err(error) => failed(&name, error),
+            Ok(stream) => streamed(stream).await.map_err(|error| Refusal::of(name, &error)),
+            Err(error) => failed(name, error),
         };
     }
     match asked.app.endpoints.invoke(&key, invocation).await {
         Ok(response) => Ok(pass_through::answered(&response.answer, response.body)),
-        Err(error) => failed(&name, error),
+        Err(error) => failed(name, error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What clients of the open protocols are told when there is no answer, in one form for all of them.
 
 use http::StatusCode;
-use serving::InvokeError;
+use serving::{InvokeError, TargetProblem};
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +96,11 @@ impl Refusal {
                     "The model {name} has no version {variant}; versions are the endpoint's variants."
                 );
                 return Refusal::new(Reason::NotFound, text);
+            }
+            InvokeError::WrongTarget { problem: TargetProblem::NoModelNamed } => {
+                let text =
+                    format!("The endpoint {name} has many models; call the one that is meant {name}/MODEL.");
+                return Refusal::invalid(text);
             }
             InvokeError::ModelError { answer, body, .. } => {
                 let shown: String = String::from_utf8_lossy(body).chars().take(4096).collect();

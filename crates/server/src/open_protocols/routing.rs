@@ -1,5 +1,6 @@
 //! From a path to what answers it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,11 +8,13 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 use serving::{SpokenPath, SpokenProtocol};
 use wire::{Body, Peer};
 
 use super::asked::{Asked, Door};
+use super::meant::meant;
 use super::refusal::{Reason, Refusal};
 use super::v2::{self, Wanted};
 use super::v2_message::HEADER_LENGTH;
@@ -53,21 +56,23 @@ fn scoped(path: &str) -> (Option<&str>, &str) {
 
 impl Route<'_> {
     fn of(path: &str) -> Option<Route<'_>> {
+        if let Some(rest) = path.strip_prefix("/v2/models/") {
+            let (model, version, wanted) = v2::wanted(rest);
+            return Some(Route::V2 { model, version, wanted });
+        }
+        if let Some(rest) = path.strip_prefix("/v1/models/") {
+            return Some(match rest.rsplit_once(':') {
+                None => Route::Model(rest),
+                Some((model, verb)) => Route::Verb { model, verb },
+            });
+        }
         let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         match segments.as_slice() {
             ["v2"] | ["v2", ""] => Some(Route::ServerMetadata),
             ["v2", "health", "live" | "ready"] => Some(Route::Health),
-            ["v2", "models", model, rest @ ..] => {
-                let (version, wanted) = v2::wanted(rest)?;
-                Some(Route::V2 { model, version, wanted })
-            }
             ["v1", "chat", "completions"] => Some(Route::OpenAi("/v1/chat/completions")),
             ["v1", "completions"] => Some(Route::OpenAi("/v1/completions")),
             ["v1", "models"] => Some(Route::Models),
-            ["v1", "models", model] => match model.split_once(':') {
-                None => Some(Route::Model(model)),
-                Some((model, verb)) => Some(Route::Verb { model, verb }),
-            },
             _ => None,
         }
     }
@@ -165,10 +170,10 @@ async fn routed(
     match route {
         Route::ServerMetadata | Route::Health => Ok(reply::empty()),
         Route::V2 { model, version, wanted } => {
-            let endpoint = scope.unwrap_or(model);
-            asked.may_invoke(endpoint).await?;
+            let model = &*decoded(model);
+            let (asked, endpoint) = meant(asked, scope, model).await?;
             if *wanted == Wanted::Ready {
-                let is_ready = v2::ready(&asked, endpoint, version.filter(|_| scope.is_none()))?;
+                let is_ready = v2::ready(&asked, endpoint, version.filter(|_| scope.is_none())).await?;
                 return Ok(v2::readiness(model, is_ready));
             }
             let body = if *wanted == Wanted::Infer {
@@ -181,7 +186,7 @@ async fn routed(
             let (native_path, target) = match scope {
                 Some(_) => (SpokenPath::Exact(path.to_owned()), None),
                 None => {
-                    (SpokenPath::Model { before: "/v2/models/", name: (*model).to_owned(), after }, *version)
+                    (SpokenPath::Model { before: "/v2/models/", name: endpoint.to_owned(), after }, *version)
                 }
             };
             let words = pass_through::request(
@@ -194,7 +199,7 @@ async fn routed(
             if let Some(answered) = pass_through::ask(&asked, endpoint, target, words).await? {
                 return Ok(answered);
             }
-            let asked = meant(asked, scope, model).await?;
+            asked.check_own_name(scope, model)?;
             if *wanted == Wanted::Metadata {
                 return Ok(reply::value(&v2::metadata(&asked, endpoint, *version).await?));
             }
@@ -203,7 +208,7 @@ async fn routed(
         }
         Route::OpenAi(path) => {
             let body = read(parts, body, wire::RAW_BODY_LIMIT_BYTES).await?;
-            openai::answer(&asked, scope, path, &parts.headers, body).await
+            openai::answer(asked, scope, path, &parts.headers, body).await
         }
         Route::Models if scope.is_none() => models(&asked).await,
         Route::Models => {
@@ -221,25 +226,25 @@ async fn routed(
             Ok(reply::value(&json!({"object": "list", "data": listed, "models": [resource.key.name]})))
         }
         Route::Model(model) => {
-            let endpoint = scope.unwrap_or(model);
-            let asked = meant(asked, scope, model).await?;
-            asked.may_invoke(endpoint).await?;
-            let is_ready = v2::ready(&asked, endpoint, None)?;
+            let model = &*decoded(model);
+            let (asked, endpoint) = meant(asked, scope, model).await?;
+            asked.check_own_name(scope, model)?;
+            let is_ready = v2::ready(&asked, endpoint, None).await?;
             let resource = asked.resource(endpoint).await?;
             let mut described = described(&resource);
-            described["name"] = json!(resource.key.name);
+            described["name"] = json!(asked.called(&resource.key.name));
             // The word is a text in this protocol.
             described["ready"] = json!(if is_ready { "True" } else { "False" });
             Ok(reply::value(&described))
         }
         Route::Verb { model, verb: "predict" } => {
-            let endpoint = scope.unwrap_or(model);
-            asked.may_invoke(endpoint).await?;
+            let model = &*decoded(model);
+            let (asked, endpoint) = meant(asked, scope, model).await?;
             let body = read(parts, body, wire::RAW_BODY_LIMIT_BYTES).await?;
             let native_path = match scope {
                 Some(_) => SpokenPath::Exact(path.to_owned()),
                 None => {
-                    SpokenPath::Model { before: "/v1/models/", name: (*model).to_owned(), after: ":predict" }
+                    SpokenPath::Model { before: "/v1/models/", name: endpoint.to_owned(), after: ":predict" }
                 }
             };
             let words = pass_through::request(
@@ -252,7 +257,7 @@ async fn routed(
             if let Some(answered) = pass_through::ask(&asked, endpoint, None, words).await? {
                 return Ok(answered);
             }
-            let asked = meant(asked, scope, model).await?;
+            asked.check_own_name(scope, model)?;
             v1::predict(&asked, endpoint, &parts.headers, body).await
         }
         Route::Verb { verb: "explain", .. } => {
@@ -264,20 +269,9 @@ async fn routed(
     }
 }
 
-/// Below an endpoint's own address there is no model but its own, unless its container has others or it has many models.
-async fn meant(asked: Asked, scope: Option<&str>, model: &str) -> Result<Asked, Refusal> {
-    match scope {
-        Some(scope) if asked.app.open_protocols.hosts.of(&asked, scope).await?.has_many => {
-            // A name of folders is one part of the path.
-            let target = model.replace("%2F", "/").replace("%2f", "/");
-            Ok(Asked { target_model: Some(target), ..asked })
-        }
-        Some(scope) if !scope.eq_ignore_ascii_case(model) => {
-            let text = format!("There is no model {model} here; the endpoint's model is called {scope}.");
-            Err(Refusal::new(Reason::NotFound, text))
-        }
-        _ => Ok(asked),
-    }
+/// A name as it was before it became a part of a path.
+fn decoded(model: &str) -> Cow<'_, str> {
+    percent_decode_str(model).decode_utf8_lossy()
 }
 
 /// The models that the caller sees, for clients of both protocols that have this path.
@@ -351,8 +345,12 @@ mod tests {
         assert_eq!(scoped("/v2"), (None, "/v2"));
         assert_eq!(Route::of("/v1/models/m"), Some(Route::Model("m")));
         assert_eq!(Route::of("/v1/models/m:predict"), Some(Route::Verb { model: "m", verb: "predict" }));
-        for nowhere in ["", "/", "/v3", "/v2/health", "/v2/models", "/v1/models/m/x", "/v2/models/m/generate"]
-        {
+        assert_eq!(
+            Route::of("/v1/models/many/a:1.tar.gz:predict"),
+            Some(Route::Verb { model: "many/a:1.tar.gz", verb: "predict" })
+        );
+        assert_eq!(decoded("many%2Fa%20b"), "many/a b");
+        for nowhere in ["", "/", "/v3", "/v2/health", "/v2/models", "/v1/models:predict"] {
             assert_eq!(Route::of(nowhere), None, "{nowhere}");
         }
     }

@@ -12,7 +12,6 @@ use super::infer::{beside, infer};
 use super::refusal::{Reason, Refusal};
 use super::reply;
 use super::v2_message::{self, HEADER_LENGTH, InferRequest};
-use crate::endpoints::EndpointRecord;
 
 /// What the server says of itself.
 pub const SERVER_NAME: &str = "modelyard";
@@ -31,19 +30,15 @@ pub enum Wanted {
     Infer,
 }
 
-/// Takes the end of a path apart: `[versions/V/][ready|infer]`.
-pub fn wanted<'a>(rest: &[&'a str]) -> Option<(Option<&'a str>, Wanted)> {
-    let (version, rest) = match rest {
-        ["versions", version, rest @ ..] => (Some(*version), rest),
-        rest => (None, rest),
-    };
-    let wanted = match rest {
-        [] => Wanted::Metadata,
-        ["ready"] => Wanted::Ready,
-        ["infer"] => Wanted::Infer,
-        _ => return None,
-    };
-    Some((version, wanted))
+/// Takes what follows `/v2/models/` apart: `NAME[/versions/V][/ready|/infer]`. A name may have slashes.
+pub fn wanted(rest: &str) -> (&str, Option<&str>, Wanted) {
+    let asked = [("/ready", Wanted::Ready), ("/infer", Wanted::Infer)];
+    let asked = asked.into_iter().find_map(|(end, wanted)| Some((rest.strip_suffix(end)?, wanted)));
+    let (rest, wanted) = asked.unwrap_or((rest, Wanted::Metadata));
+    match rest.rsplit_once("/versions/") {
+        Some((model, version)) if !version.contains('/') => (model, Some(version), wanted),
+        _ => (rest, None, wanted),
+    }
 }
 
 impl Wanted {
@@ -63,11 +58,8 @@ pub fn server_metadata() -> Value {
 /// # Errors
 /// When there is none of that name.
 pub async fn metadata(asked: &Asked, name: &str, version: Option<&str>) -> Result<Value, Refusal> {
-    let resource = asked.resource(name).await?;
-    let record = EndpointRecord::read(&resource.document).map_err(|error| {
-        tracing::error!(%error, endpoint = name, "the record of an endpoint cannot be read");
-        Refusal::new(Reason::Internal, "The endpoint's record cannot be read; the server's log says why.")
-    })?;
+    let (resource, record) = asked.deployed(name).await?;
+    asked.check_archive(name).await?;
     let versions: Vec<&str> = record.variants.iter().map(|variant| variant.name.as_str()).collect();
     if let Some(version) = version
         && !versions.contains(&version)
@@ -75,7 +67,7 @@ pub async fn metadata(asked: &Asked, name: &str, version: Option<&str>) -> Resul
         return Err(no_version(name, version));
     }
     Ok(json!({
-        "name": resource.key.name, "versions": versions, "platform": SERVER_NAME, "inputs": [], "outputs": [],
+        "name": asked.called(&resource.key.name), "versions": versions, "platform": SERVER_NAME, "inputs": [], "outputs": [],
     }))
 }
 
@@ -83,7 +75,8 @@ pub async fn metadata(asked: &Asked, name: &str, version: Option<&str>) -> Resul
 ///
 /// # Errors
 /// When there is none of that name.
-pub fn ready(asked: &Asked, name: &str, version: Option<&str>) -> Result<bool, Refusal> {
+pub async fn ready(asked: &Asked, name: &str, version: Option<&str>) -> Result<bool, Refusal> {
+    asked.check_archive(name).await?;
     let key = asked.endpoint(name);
     match (asked.app.endpoints.is_ready(&key, version), version) {
         (Some(is_ready), _) => Ok(is_ready),
@@ -152,12 +145,12 @@ mod tests {
 
     #[test]
     fn paths_say_version_and_question() {
-        assert_eq!(wanted(&[]), Some((None, Wanted::Metadata)));
-        assert_eq!(wanted(&["infer"]), Some((None, Wanted::Infer)));
-        assert_eq!(wanted(&["versions", "blue", "ready"]), Some((Some("blue"), Wanted::Ready)));
-        assert_eq!(wanted(&["versions", "blue"]), Some((Some("blue"), Wanted::Metadata)));
-        for wrong in [&["versions"][..], &["generate"], &["infer", "x"], &["versions", "v", "infer", "x"]] {
-            assert_eq!(wanted(wrong), None);
-        }
+        assert_eq!(wanted("m"), ("m", None, Wanted::Metadata));
+        assert_eq!(wanted("m/infer"), ("m", None, Wanted::Infer));
+        assert_eq!(wanted("m/versions/blue/ready"), ("m", Some("blue"), Wanted::Ready));
+        assert_eq!(wanted("m/versions/blue"), ("m", Some("blue"), Wanted::Metadata));
+        assert_eq!(wanted("many/a/b/versions/blue/infer"), ("many/a/b", Some("blue"), Wanted::Infer));
+        assert_eq!(wanted("many/versions/a/b"), ("many/versions/a/b", None, Wanted::Metadata));
+        assert_eq!(wanted("infer"), ("infer", None, Wanted::Metadata));
     }
 }

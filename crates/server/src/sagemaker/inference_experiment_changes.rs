@@ -7,11 +7,11 @@ use api::sagemaker::{
 };
 use serde_json::{Value, json};
 
-use super::inference_experiments::{check_rivals, check_spec, wrong_status};
+use super::inference_experiments::{check_spec, wrong_status};
 use super::kinds::INFERENCE_EXPERIMENT;
 use super::{fields, records};
 use crate::inference_experiments::record::{
-    CANCELLED, COMPLETED, CREATED, ExperimentRecord, RUNNING, Stop, UPDATING, change,
+    CANCELLED, COMPLETED, CREATED, ExperimentRecord, RUNNING, Stop, UPDATING, change, check_rivals,
 };
 use crate::inference_experiments::rules::{self, Schedule};
 use crate::inference_experiments::{begin_stop, begin_within, endpoint_key};
@@ -30,9 +30,15 @@ async fn start_inference_experiment(
 ) -> Result<StartInferenceExperimentOutput> {
     let experiment = records::find(&cx, INFERENCE_EXPERIMENT, &input.name).await?;
     let (endpoint, now_ms) = (endpoint_key(&experiment), cx.state.clock.now_ms());
-    check_rivals(&cx, &experiment.key, &endpoint.name, (now_ms, now_ms + 1)).await?;
     let key = experiment.key;
-    let begun = cx.state.database.write(move |session| begin_within(session, &key, &endpoint, now_ms));
+    let begun = cx.state.database.write(move |session| {
+        let found = session.resource(&key)?;
+        if found.status == CREATED {
+            let end_at = ExperimentRecord::read(&found.document)?.end_at_ms;
+            check_rivals(session, &key, &endpoint.name, (now_ms, end_at), now_ms)?;
+        }
+        begin_within(session, &key, &endpoint, now_ms)
+    });
     begun.await.map_err(|error| wrong_status(error, "started when it is Created"))?;
     cx.state.inference_experiments.ring();
     Ok(StartInferenceExperimentOutput { inference_experiment_arn: Some(experiment.arn) })
@@ -77,10 +83,10 @@ async fn update_inference_experiment(
         check_spec(&cx, &spec).await?;
     }
     let endpoint = endpoint_key(&experiment);
-    check_rivals(&cx, &experiment.key, &endpoint.name, (schedule.start_at, schedule.end_at)).await?;
     let weight = share_alone(&experiment.spec, &spec);
     let (key, status, now_ms) = (experiment.key, experiment.status, cx.state.clock.now_ms());
     let changed = cx.state.database.write(move |session| {
+        check_rivals(session, &key, &endpoint.name, (schedule.start_at, schedule.end_at), now_ms)?;
         change(session, &key, &[&status], now_ms, |resource, record| {
             record.start_at_ms = schedule.start_at;
             record.end_at_ms = schedule.end_at;

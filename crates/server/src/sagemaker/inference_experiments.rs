@@ -8,12 +8,13 @@ use api::sagemaker::{
     ListInferenceExperimentsOutput,
 };
 use serde_json::{Value, json};
-use store::resources::{Resource, ResourceKey};
+use store::Session;
+use store::resources::Resource;
 
 use super::kinds::{ENDPOINT, ENDPOINT_CONFIG, INFERENCE_EXPERIMENT, MODEL};
 use super::{fields, listing, records, shadow_variants};
 use crate::endpoints::EndpointRecord;
-use crate::inference_experiments::record::{CREATED, ExperimentRecord, STOPPING, is_over, rival};
+use crate::inference_experiments::record::{CREATED, ExperimentRecord, STOPPING, check_rivals, is_over};
 use crate::inference_experiments::{endpoint_key, rules};
 use crate::{Cx, Error, Registry, Result};
 
@@ -68,26 +69,13 @@ async fn create_inference_experiment(
     let resource =
         records::new_resource(&cx, INFERENCE_EXPERIMENT, &input.name, CREATED, record.to_document());
     let arn = resource.arn.clone();
-    check_rivals(&cx, &resource.key, &input.endpoint_name, (schedule.start_at, schedule.end_at)).await?;
-    records::insert(&cx, resource, tags, "Cannot create already existing inference experiment", false)
-        .await?;
+    let (key, endpoint, now_ms) = (resource.key.clone(), input.endpoint_name, resource.created_at);
+    let times = (schedule.start_at, schedule.end_at);
+    let is_free = move |session: &Session<'_>| check_rivals(session, &key, &endpoint, times, now_ms);
+    let taken = "Cannot create already existing inference experiment";
+    records::insert_where(&cx, resource, tags, taken, false, is_free).await?;
     cx.state.inference_experiments.ring();
     Ok(CreateInferenceExperimentOutput { inference_experiment_arn: Some(arn) })
-}
-
-/// Refuses an experiment that would use an endpoint at the same time as another one.
-///
-/// # Errors
-/// [`Error::InUse`].
-pub async fn check_rivals(cx: &Cx, own: &ResourceKey, endpoint: &str, times: (i64, i64)) -> Result<()> {
-    let (key, name) = (own.clone(), endpoint.to_owned());
-    let other = cx.state.database.read(move |session| rival(session, &key, &name, times)).await?;
-    match other {
-        None => Ok(()),
-        Some(other) => Err(Error::InUse(format!(
-            "Endpoint {endpoint} is used by inference experiment {other} at that time; stop it, or choose another Schedule."
-        ))),
-    }
 }
 
 /// Checks variants, models, data storage and endpoint of an experiment.
@@ -300,6 +288,7 @@ pub fn wrong_status(error: store::Error, allowed: &str) -> Error {
             Error::Conflict(format!("Inference experiment {name} is {status}; it can be {allowed}."))
         }
         store::Error::Missing { name, .. } => Error::not_found(INFERENCE_EXPERIMENT, name),
+        store::Error::Precondition(text) => Error::InUse(text),
         other => other.into(),
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use store::Session;
 use store::resources::{Resource, ResourceKey};
 
 use super::kinds;
@@ -66,9 +67,25 @@ pub async fn insert(
     taken: &str,
     queued: bool,
 ) -> Result<()> {
+    insert_where(cx, resource, tags, taken, queued, |_| Ok(())).await
+}
+
+/// The same where `allows`, which looks within the transaction, does not refuse it.
+///
+/// # Errors
+/// Also [`Error::InUse`] with the text of its [`store::Error::Precondition`].
+pub async fn insert_where(
+    cx: &Cx,
+    resource: Resource,
+    tags: Vec<(String, String)>,
+    taken: &str,
+    queued: bool,
+    allows: impl FnOnce(&Session<'_>) -> store::Result<()> + Send + 'static,
+) -> Result<()> {
     let arn = resource.arn.clone();
     let by = super::entities::user(cx);
     let stored = cx.state.database.write(move |session| {
+        allows(session)?;
         session.insert_resource(&resource)?;
         super::lineage::created(session, &resource, &by)?;
         session.put_tags(&resource.arn, &tags)?;
@@ -81,6 +98,7 @@ pub async fn insert(
     });
     stored.await.map_err(|error| match error {
         store::Error::Exists { .. } => Error::exists("resource", format!("{taken} ({arn}).")),
+        store::Error::Precondition(text) => Error::InUse(text),
         other => other.into(),
     })
 }

@@ -222,6 +222,9 @@ fn refused(cx: &Cx, name: &str, target: &Target, error: InvokeError) -> Error {
         error @ (InvokeError::QueueFull { .. } | InvokeError::Throttled { .. }) => {
             Error::Throttled(error.to_string())
         }
+        error @ InvokeError::TooLarge { what: "request body", .. } => {
+            Error::Validation(format!("Request {} has oversize body: {error}", cx.request_id))
+        }
         error @ (InvokeError::TooLarge { .. }
         | InvokeError::NoSuchSession { .. }
         | InvokeError::NotSpoken) => Error::Validation(error.to_string()),

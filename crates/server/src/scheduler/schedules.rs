@@ -110,6 +110,12 @@ async fn read(cx: &Cx, group: Option<&str>, name: &str) -> Result<Resource> {
     }
     ScheduleTarget::read(&spec["Target"], &key.account)
         .map_err(|why| Problem::validation(format!("Provided Target is not valid: {why}.")))?;
+    let role = spec["Target"]["RoleArn"].as_str().unwrap_or_default();
+    if !crate::iam::is_assumable(cx, role)? {
+        return Err(Problem::validation(format!(
+            "The execution role you provide must allow AWS EventBridge Scheduler to assume the role. There is no role {role}."
+        )));
+    }
     let now_ms = cx.state.clock.now_ms();
     let status = spec["State"].as_str().unwrap_or("ENABLED").to_owned();
     let schedule = Resource {

@@ -13,6 +13,9 @@ use super::send::sequence_number;
 use super::{digest, find};
 use crate::{Cx, Error, Registry};
 
+/// Most messages of a queue that were received and not deleted, while they are hidden.
+const MOST_IN_FLIGHT: usize = 120_000;
+
 /// Registers the operation.
 pub fn routes(registry: &mut Registry) {
     registry.on::<ReceiveMessage, _, _, _>(receive_message);
@@ -70,10 +73,19 @@ async fn wait_and_receive(
         let look = cx.state.database.read(move |session| {
             let Some(queue) = session.queue_by_arn(&wanted)? else { return Ok(None) };
             let next_at = session.next_visible_at(&queue, now_ms)?;
-            Ok(Some((queue, next_at)))
+            let has_any = next_at.is_some_and(|next_at| next_at <= now_ms);
+            let is_full = has_any && session.has_in_flight(&queue, MOST_IN_FLIGHT, now_ms)?;
+            Ok(Some((queue, next_at, has_any, is_full)))
         });
-        let (queue, next_at) = look.await?.ok_or_else(Problem::missing)?;
-        if next_at.is_some_and(|next_at| next_at <= now_ms) {
+        let (queue, next_at, has_any, is_full) = look.await?.ok_or_else(Problem::missing)?;
+        // As in the service, who waits and who wants messages in order is told nothing.
+        if is_full && wait_seconds == 0 && queue.settings.fifo.is_none() {
+            let text = format!(
+                "{MOST_IN_FLIGHT} messages of the queue are in flight, which is the most; delete some."
+            );
+            return Err(Problem::new("OverLimit", text));
+        }
+        if has_any && !is_full {
             let (id, dead_letter) = (queue.id, queue.settings.redrive.clone());
             let write = cx.state.database.write(move |session| {
                 let received = session.receive_messages(&queue, most, hidden_seconds, now_ms)?;

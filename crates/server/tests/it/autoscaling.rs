@@ -207,7 +207,32 @@ async fn an_alarm_takes_a_step() {
             ],
         },
     });
-    let arn = app.scaling("PutScalingPolicy", policy).await["PolicyARN"].as_str().unwrap().to_owned();
+    let arn = app.scaling("PutScalingPolicy", policy.clone()).await["PolicyARN"].as_str().unwrap().to_owned();
+    let tracking = json!({
+        "PolicyName": "tracking", "PolicyType": "TargetTrackingScaling", "TargetTrackingScalingPolicyConfiguration": {
+            "TargetValue": 70.0,
+            "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+        },
+    });
+    assert_eq!(app.scaling("PutScalingPolicy", tracking).await["Alarms"], json!([]));
+    for (name, list) in [("busy", "AlarmActions"), ("calm", "OKActions"), ("other", "Nothing")] {
+        let mut alarm = json!({
+            "AlarmName": name, "Namespace": "Own", "MetricName": "Backlog", "Statistic": "Maximum", "Period": 60,
+            "EvaluationPeriods": 1, "Threshold": 10.0, "ComparisonOperator": "GreaterThanThreshold",
+        });
+        if list != "Nothing" {
+            alarm[list] = json!([arn]);
+        }
+        app.ok("GraniteServiceVersion20100801.PutMetricAlarm", alarm).await;
+    }
+    let named = |name: &str| json!({"AlarmName": name, "AlarmARN": format!("arn:aws:cloudwatch:us-east-1:123456789012:alarm:{name}")});
+    let alarms = json!([named("busy"), named("calm")]);
+    let shown = app.scaling("DescribeScalingPolicies", json!({})).await;
+    let shown: Vec<_> =
+        shown["ScalingPolicies"].as_array().unwrap().iter().map(|policy| &policy["Alarms"]).collect();
+    assert_eq!(shown, [&alarms, &json!([])]);
+    assert_eq!(app.scaling("PutScalingPolicy", policy).await["Alarms"], alarms);
+    app.ok("GraniteServiceVersion20100801.DeleteAlarms", json!({"AlarmNames": ["busy", "calm"]})).await;
     let breach = |distance| Breach { alarm: "busy".into(), distance };
     let execute = async |distance| execute_step_policy(&app.app, &arn, &breach(distance)).await.unwrap();
     assert!(execute(5.0).await);

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::app::{Answer, TestApp, training_job};
 
+const NOBODY: &str = "arn:aws:iam::123456789012:role/Nobody";
+
 const QUEUE: &str = "arn:aws:sqs:us-east-1:123456789012:";
 
 async fn queue(app: &TestApp, name: &str) -> String {
@@ -159,6 +161,15 @@ async fn rules_are_shown_tagged_and_deleted_and_say_what_is_wrong() {
         json!({"Rule": "r", "Targets": [{"Id": "t", "Arn": "arn:aws:sns:us-east-1:123456789012:topic"}]});
     let (_, text) = app.refused("AWSEvents.PutTargets", topic).await;
     assert!(text.contains("targets of sns are not done"), "{text}");
+    let no_role =
+        |role: &str| format!("Provided role '{role}' cannot be assumed by principal 'events.amazonaws.com'.");
+    for role in [NOBODY, "ModelyardExecutionRole"] {
+        let target = json!([{"Id": "q", "Arn": format!("{QUEUE}q"), "RoleArn": role}]);
+        let refused = app.refused("AWSEvents.PutTargets", json!({"Rule": "r", "Targets": target})).await;
+        assert_eq!(refused, ("ValidationException".to_owned(), no_role(role)));
+    }
+    let refused = json!({"Name": "r", "EventPattern": "{\"source\": [\"x\"]}", "RoleArn": NOBODY});
+    assert_eq!(app.refused("AWSEvents.PutRule", refused).await.1, no_role(NOBODY));
     let event = json!({"id": "1", "account": "1", "source": "x", "time": "t", "region": "r", "resources": [], "detail-type": "d"});
     let test = json!({"EventPattern": "{\"source\": [\"x\"]}", "Event": event.to_string()});
     assert_eq!(app.ok("AWSEvents.TestEventPattern", test).await["Result"], true);
@@ -252,6 +263,9 @@ async fn schedules_that_cannot_be_are_refused_by_name() {
         "not authorized",
     )
     .await;
+    let no_role = "must allow AWS EventBridge Scheduler to assume the role";
+    refused(|body| body["Target"]["RoleArn"] = NOBODY.into(), no_role).await;
+    refused(|body| body["Target"]["RoleArn"] = "ModelyardExecutionRole".into(), "oleArn").await;
     refused(|body| body["KmsKeyArn"] = "arn:aws:kms:us-east-1:123456789012:key/k".into(), "KmsKeyArn").await;
     let group = schedule(&app, "GET", "/schedules/s?groupName=none", Value::Null).await;
     assert_eq!(group.status, 404);

@@ -234,3 +234,30 @@ async fn accounts_have_queues_of_their_own() {
     let answer = app.call("AmazonSQS.GetQueueUrl", json!({"QueueName": "none"})).await;
     assert_eq!(answer.headers["x-amzn-errortype"], "QueueDoesNotExist");
 }
+
+#[tokio::test]
+async fn so_many_messages_are_in_flight_and_no_more() {
+    const MOST: usize = 120_000;
+    let app = TestApp::new().await;
+    let url = queue(&app, "full", json!({})).await;
+    let now_ms = app.clock.now_ms();
+    let filled = app.app.database.write(move |session| {
+        let queue = session.queue("123456789012", "us-east-1", "full")?.expect("it was made");
+        let message =
+            store::queues::NewMessage { body: "b".into(), attributes: "{}".into(), ..Default::default() };
+        for _ in 0..=MOST {
+            session.send_message(&queue, &message, now_ms)?;
+        }
+        session.receive_messages(&queue, MOST - 1, 3600, now_ms)
+    });
+    assert_eq!(filled.await.unwrap().len(), MOST - 1);
+    let [last] = &receive(&app, &url, 1).await[..] else { panic!("there is room for one") };
+    let (code, text) = app.refused("AmazonSQS.ReceiveMessage", json!({"QueueUrl": url})).await;
+    assert!(code.ends_with("OverLimit") && text.contains("120000 messages"), "{code} {text}");
+    let waiting = app.ok("AmazonSQS.ReceiveMessage", json!({"QueueUrl": url, "WaitTimeSeconds": 1})).await;
+    assert!(waiting["Messages"].is_null(), "{waiting}");
+    delete(&app, &url, last).await;
+    assert_eq!(receive(&app, &url, 1).await.len(), 1);
+    app.clock.advance(3_600_000);
+    assert_eq!(receive(&app, &url, 10).await.len(), 10, "who was in flight is no more");
+}

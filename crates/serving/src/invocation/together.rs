@@ -25,7 +25,9 @@ pub(super) async fn answered(
         Outcome::Lost(message, ending) => {
             return Some(Err(variant.lost_together(message, replica, ending).await));
         }
-        Outcome::TooLarge(bytes) => return Some(Err(variant.too_large(bytes, settings.max_response_bytes))),
+        Outcome::TooLarge(bytes) => {
+            return Some(Err(variant.too_large(bytes, variant.max_response_bytes(settings))));
+        }
         Outcome::TimedOut => return Some(Err(variant.timed_out(replica))),
     };
     let status = head.status;
@@ -40,8 +42,8 @@ pub(super) async fn answered(
     Some(Ok(InvokeStream {
         answer,
         rest: Rest::Whole(body),
+        max_bytes: variant.max_response_bytes(settings),
         variant,
-        max_chunk_bytes: settings.max_response_bytes,
         started_at,
         flight: None,
         draft: None,

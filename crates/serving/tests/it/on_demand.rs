@@ -1,11 +1,13 @@
 //! Variants whose replicas come and go with the invocations.
 
-use serving::{EndpointPhase, EndpointPlan, InvokeError, Launcher, OnDemandPlan, VariantPlan};
+use serving::{EndpointPhase, EndpointPlan, InvokeError, InvokeRequest, Launcher, OnDemandPlan, VariantPlan};
 
 use crate::scene::{ENDPOINT, Scene, order, text, variant};
 
 /// Long enough that nothing goes to sleep in a test that does not wait for it.
 const LONG: f64 = 3600.0;
+
+const MOST_BYTES: u64 = 64 * 1024;
 
 fn plan(scene: &Scene, max_concurrency: u32, idle_seconds: f64) -> VariantPlan {
     let on_demand = OnDemandPlan {
@@ -14,6 +16,7 @@ fn plan(scene: &Scene, max_concurrency: u32, idle_seconds: f64) -> VariantPlan {
         max_replicas: max_concurrency,
         idle_seconds,
         refusal_wait_seconds: 0.01,
+        max_body_bytes: MOST_BYTES,
     };
     VariantPlan { on_demand: Some(on_demand), ..variant("AllTraffic", &scene.model("one")) }
 }
@@ -76,6 +79,38 @@ async fn replicas_come_for_those_who_wait_and_one_too_many_is_refused() {
     assert_eq!((text(&first.unwrap()), text(&second.unwrap())), ("let go".into(), "let go".into()));
     let metrics = scene.data_plane.variant_metrics(ENDPOINT, "AllTraffic").unwrap();
     assert_eq!((metrics.errors_4xx, metrics.errors_5xx, metrics.in_flight), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn bodies_that_are_too_long_are_refused_and_wake_nobody() {
+    let scene = Scene::new();
+    scene.serve(1, vec![plan(&scene, 1, 0.2)]).await;
+    let proof = scene.launcher.running();
+    has(&scene, 0).await;
+    scene.launcher.exited(&proof[0]).await;
+    let bring = |bytes: u64| {
+        let body = bytes::Bytes::from(vec![b'x'; usize::try_from(bytes).unwrap()]);
+        scene.invoke(InvokeRequest { body, ..order("echo") })
+    };
+    let too_large = |error: &InvokeError| match error {
+        InvokeError::TooLarge { what, bytes, limit_bytes } => (*what, *bytes, *limit_bytes),
+        other => panic!("{other:?}"),
+    };
+    let refused = bring(MOST_BYTES + 1).await.unwrap_err();
+    assert_eq!(too_large(&refused), ("request body", MOST_BYTES + 1, MOST_BYTES));
+    assert_eq!(scene.launcher.running(), Vec::<String>::new());
+    let metrics = scene.data_plane.variant_metrics(ENDPOINT, "AllTraffic").unwrap();
+    assert_eq!((metrics.invocations, metrics.errors_4xx, metrics.in_flight), (1, 1, 0));
+
+    assert_eq!(bring(MOST_BYTES).await.unwrap().body.len() as u64, MOST_BYTES);
+    // In one piece, and in many that are collected.
+    for answer in ["long:65537", "stream:10000"] {
+        let refused = scene.invoke(order(answer)).await.unwrap_err();
+        let (what, bytes, limit_bytes) = too_large(&refused);
+        assert_eq!((what, limit_bytes), ("answer", MOST_BYTES), "{answer}");
+        assert!(bytes > MOST_BYTES, "{answer}: {bytes}");
+    }
+    assert_eq!(scene.ask("version").await, "one");
 }
 
 #[tokio::test]

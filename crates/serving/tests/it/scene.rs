@@ -44,6 +44,8 @@ def transform_fn(model, body, content_type, accept, context):
             return fifo.read(), "text/plain"
     if order == "stream" or order == "broken":
         return pieces(int(value), order == "broken"), "text/plain"
+    if order == "long":
+        return "x" * int(value), "text/plain"
     if order == "accept":
         return accept + "|" + content_type
     return body, content_type

@@ -103,6 +103,20 @@ impl Session<'_> {
             .query_row(params![queue.id, kept_since, after], |row| row.get(0))?)
     }
 
+    /// Whether at least so many messages of a queue were received and are hidden now. That takes as long as there are hidden ones, up to
+    /// `count`.
+    pub fn has_in_flight(&self, queue: &Queue, count: usize, now_ms: i64) -> Result<bool> {
+        // The index alone says how many are hidden; which of them only wait for their delay, the rows do.
+        let hidden = "SELECT 1 FROM queue_messages WHERE queue = ?1 AND visible_at > ?2";
+        let sql = format!(
+            "SELECT CASE WHEN EXISTS ({hidden} LIMIT 1 OFFSET ?3)
+             THEN EXISTS ({hidden} AND receipt IS NOT NULL LIMIT 1 OFFSET ?3) ELSE FALSE END"
+        );
+        let others = i64::try_from(count.saturating_sub(1)).unwrap_or(i64::MAX);
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        Ok(statement.query_row(params![queue.id, now_ms, others], |row| row.get(0))?)
+    }
+
     /// Receives up to `limit` messages and hides them.
     pub fn receive_messages(
         &self,

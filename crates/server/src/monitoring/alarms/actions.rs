@@ -1,6 +1,6 @@
 //! What alarms bring about: functions are invoked, scaling policies told. Events go to rules without being asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 use store::Session;
@@ -74,6 +74,13 @@ pub(super) fn policies_of_state(alarm: &Resource) -> Vec<String> {
     let lists = LISTS.iter().filter(|(_, of)| *of == state);
     let actions = lists.flat_map(|(list, _)| listed(&alarm.spec, list));
     actions.filter(|arn| kind(arn, place) == Ok(Kind::ScalingPolicy)).map(str::to_owned).collect()
+}
+
+/// The scaling policies among the actions of an alarm, each once.
+pub(super) fn policies(alarm: &Resource) -> BTreeSet<&str> {
+    let place = (&*alarm.key.account, &*alarm.key.region);
+    let actions = LISTS.iter().flat_map(|(list, _)| listed(&alarm.spec, list));
+    actions.filter(|arn| kind(arn, place) == Ok(Kind::ScalingPolicy)).collect()
 }
 
 /// Whether an action of the alarm begins with this text.

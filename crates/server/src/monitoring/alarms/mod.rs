@@ -31,7 +31,7 @@ use crate::app::App;
 use crate::{Cx, Registry};
 
 pub use evaluator::start;
-pub use scaling::{ScalingAlarm, scaling_alarms};
+pub use scaling::{ScalingAlarm, alarms_by_policy, scaling_alarms};
 
 /// Kind of an alarm in the store; alarms of both sorts share their names.
 pub const ALARM: &str = "alarm";

@@ -1,11 +1,14 @@
 //! Alarms that scaling policies follow for as long as they stay in the state of the action.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
+use store::Session;
 
 use super::super::TrackedMetric;
-use super::actions::policies_of_state;
+use super::actions::{policies, policies_of_state};
 use super::record::Record;
-use super::{ALARM, is_composite};
+use super::{ALARM, all, is_composite};
 use crate::app::App;
 
 /// An alarm in a state for which it runs scaling policies.
@@ -58,6 +61,24 @@ pub async fn scaling_alarms(app: &App) -> store::Result<Vec<ScalingAlarm>> {
         Ok(found)
     });
     read.await
+}
+
+/// Names and ARNs of the alarms of an account and region that have scaling policies among their actions, by the policies' ARNs.
+///
+/// # Errors
+/// When the database fails.
+pub fn alarms_by_policy(
+    session: &Session<'_>,
+    account: &str,
+    region: &str,
+) -> store::Result<BTreeMap<String, Vec<(String, String)>>> {
+    let mut found: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for alarm in all(session, account, region)? {
+        for policy in policies(&alarm) {
+            found.entry(policy.to_owned()).or_default().push((alarm.key.name.to_string(), alarm.arn.clone()));
+        }
+    }
+    Ok(found)
 }
 
 fn period_seconds(spec: &Value) -> i64 {

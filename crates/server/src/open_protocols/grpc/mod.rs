@@ -24,6 +24,7 @@ use self::messages::{
 };
 use super::asked::{Asked, Door};
 use super::infer::{beside, infer};
+use super::meant::meant;
 use super::refusal::{Reason, Refusal};
 use super::{routing, v2};
 use crate::app::App;
@@ -104,7 +105,7 @@ async fn call(
     let message = message(&routing::read(parts, body, limit_bytes).await?)?;
     match asked {
         None => of_server(name, message)?.ok_or_else(unknown),
-        Some(asked) => of_model(&asked, name, message).await?.ok_or_else(unknown),
+        Some(asked) => of_model(asked, name, message).await?.ok_or_else(unknown),
     }
 }
 
@@ -128,18 +129,18 @@ fn of_server(name: &str, message: Bytes) -> Result<Option<Bytes>, Refusal> {
 }
 
 /// Answers a question to a model; `None` when there is no such call.
-async fn of_model(asked: &Asked, name: &str, message: Bytes) -> Result<Option<Bytes>, Refusal> {
+async fn of_model(asked: Asked, name: &str, message: Bytes) -> Result<Option<Bytes>, Refusal> {
     let answer = match name {
         "ModelReady" => {
             let question: ModelQuestion = decoded(message)?;
-            asked.may_invoke(&question.name).await?;
-            let ready = v2::ready(asked, &question.name, version(&question.version))?;
+            let (asked, endpoint) = meant(asked, None, &question.name).await?;
+            let ready = v2::ready(&asked, endpoint, version(&question.version)).await?;
             ModelReadyResponse { ready }.encode_to_vec()
         }
         "ModelMetadata" => {
             let question: ModelQuestion = decoded(message)?;
-            asked.may_invoke(&question.name).await?;
-            let described = v2::metadata(asked, &question.name, version(&question.version)).await?;
+            let (asked, endpoint) = meant(asked, None, &question.name).await?;
+            let described = v2::metadata(&asked, endpoint, version(&question.version)).await?;
             described_model(&described).encode_to_vec()
         }
         "ModelInfer" => {
@@ -151,9 +152,9 @@ async fn of_model(asked: &Asked, name: &str, message: Bytes) -> Result<Option<By
                 })
             };
             let ((model, wanted_version), request) = beside(bytes, read).await??;
-            asked.may_invoke(&model).await?;
+            let (asked, endpoint) = meant(asked, None, &model).await?;
             let request = Arc::new(request.map_err(Refusal::invalid)?);
-            let answer = infer(asked, &model, version(&wanted_version), &request).await?;
+            let answer = infer(&asked, endpoint, version(&wanted_version), &request).await?;
             tensors::answer(answer).encode_to_vec()
         }
         _ => return Ok(None),

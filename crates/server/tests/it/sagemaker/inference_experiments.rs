@@ -172,6 +172,13 @@ async fn what_cannot_be_run_is_refused_by_name() {
     let mut later = experiment("two");
     later["Schedule"] = json!({"StartTime": NOW + 2.0 * HOUR, "EndTime": NOW + 3.0 * HOUR});
     app.ok("SageMaker.CreateInferenceExperiment", later).await;
+    // Begun by hand it would take the other one's time.
+    let (code, message) = app.refused("SageMaker.StartInferenceExperiment", json!({"Name": "two"})).await;
+    assert_eq!(code, "ResourceInUse", "{message}");
+    assert!(message.contains("inference experiment one"), "{message}");
+    let earlier = json!({"Name": "two", "Schedule": {"StartTime": NOW + 1.5 * HOUR}});
+    let (code, message) = app.refused("SageMaker.UpdateInferenceExperiment", earlier).await;
+    assert_eq!(code, "ResourceInUse", "{message}");
     let stop = |actions: Value| json!({"Name": "one", "ModelVariantActions": actions});
     for (actions, named) in [
         (json!({"x": "Remove"}), "no variant \"x\""),
@@ -186,6 +193,21 @@ async fn what_cannot_be_run_is_refused_by_name() {
     input["DesiredModelVariants"] = json!([variant("p", "m")]);
     let (_, message) = app.refused("SageMaker.StopInferenceExperiment", input).await;
     assert!(message.contains("DesiredModelVariants"), "{message}");
+}
+
+#[tokio::test]
+async fn of_several_made_at_once_for_an_endpoint_one_is_taken() {
+    let app = app_with_models().await;
+    let names = ["a", "b", "c", "d"];
+    let made = names.map(|name| app.call("SageMaker.CreateInferenceExperiment", experiment(name)));
+    let answers = futures::future::join_all(made).await;
+    let mut codes: Vec<_> =
+        answers.iter().map(|answer| answer.json()["__type"].as_str().map(str::to_owned)).collect();
+    codes.sort();
+    let refused = Some("ResourceInUse".to_owned());
+    assert_eq!(codes, [None, refused.clone(), refused.clone(), refused]);
+    let listed = app.ok("SageMaker.ListInferenceExperiments", json!({})).await;
+    assert_eq!(listed["InferenceExperiments"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]
