@@ -7,7 +7,7 @@ use crate::scene::{ENDPOINT, Scene, order, text, variant};
 /// Long enough that nothing goes to sleep in a test that does not wait for it.
 const LONG: f64 = 3600.0;
 
-fn plan(scene: &Scene, max_concurrency: u32, idle_seconds: f64) -> VariantPlan {
+pub fn plan(scene: &Scene, max_concurrency: u32, idle_seconds: f64) -> VariantPlan {
     let on_demand = OnDemandPlan {
         max_concurrency,
         provisioned_concurrency: 0,
@@ -25,7 +25,7 @@ fn with_provisioned(mut plan: VariantPlan, provisioned: u32) -> VariantPlan {
     plan
 }
 
-async fn has(scene: &Scene, replicas: u32) {
+pub async fn has(scene: &Scene, replicas: u32) {
     scene
         .wait_for(|status| {
             let variant = &status.variants[0];
@@ -132,7 +132,7 @@ async fn a_model_that_never_starts_fails_its_endpoint() {
     );
 }
 
-async fn resume(scene: &Scene, plan: &VariantPlan) {
+pub async fn resume(scene: &Scene, plan: &VariantPlan) {
     let plan = EndpointPlan { endpoint: ENDPOINT.into(), generation: 1, variants: vec![plan.clone()] };
     scene.data_plane.resume(plan).unwrap();
 }
