@@ -83,23 +83,24 @@ class Serverless(Endpoints):
         poll(lambda: self.variant(name)["CurrentInstanceCount"] == count, f"{name} has {count} replicas awake", 60)
 
     def hosts(self, name):
-        """When the processes of its model hosts started, in ticks, with their command lines."""
+        """The processes of its model hosts: when each started, in ticks, and its command line."""
         found = {}
         for process in pathlib.Path("/proc").iterdir():
             try:
                 command = (process / "cmdline").read_text().split("\0")
                 if command[1:3] == ["-m", "model_host"] and f"/ep-{name}-" in (process / "mountinfo").read_text():
-                    found[int((process / "stat").read_text().rpartition(")")[2].split()[19])] = command
+                    found[process.name] = (int((process / "stat").read_text().rpartition(")")[2].split()[19]), command)
             except (OSError, ValueError):
                 continue  # no process, or one that has just ended
         return found
 
-    def standby(self, name):
-        """The same of what stands by for it, once nothing else is there and it has a worker."""
+    def standby(self, name, before=()):
+        """When the host that stands by for it and its worker started, once nothing else is there, nor what was `before`."""
 
         def stands_by():
-            hosts = self.hosts(name)
-            return hosts if len(hosts) == 2 and all("--standby" in command for command in hosts.values()) else None
+            hosts = self.hosts(name).values()
+            is_there = len(hosts) == 2 and all("--standby" in command and start not in before for start, command in hosts)
+            return {start for start, _ in hosts} if is_there else None
 
         return poll(stands_by, f"a process stands by for {name}", 60)
 
@@ -155,12 +156,12 @@ def test_while_it_sleeps_a_process_stands_by_with_its_imports_and_outlives_the_s
     assert woken["was_there"] and woken["started"] in early, (woken, early)
     # A server that is killed leaves it, and the next one has it.
     serverless.awake(name, 0)
-    serverless.standby(name)
+    later = serverless.standby(name, early)
     serverless.server.kill()
     serverless.server.start()
     assert answer()["was_there"]
     serverless.awake(name, 0)
-    serverless.standby(name)
+    serverless.standby(name, later)
     serverless.delete(name)
     poll(lambda: not serverless.hosts(name), "no process is left", 60)
 
