@@ -1,7 +1,7 @@
 """Standing by: importing what the last host of the model had imported, and waiting for somebody who wants the model before it is loaded.
 
 Two files lie beside the socket, with a name of a module in each line: `imports` is there before the host starts and says what to import
-ahead; `modules` is left by a host that has loaded its model, for whoever starts the next one.
+ahead; `modules` is left by a host that has loaded its model, and again when requests import more, for whoever starts the next one.
 """
 import os
 import select
@@ -11,6 +11,8 @@ from model_host import ahead, script
 
 IMPORTS = "imports"
 MODULES = "modules"
+# A script may make modules of its own in each request.
+_MOST_NOTES = 8
 # More names than that are no list of modules.
 _MOST_BYTES = 512 * 1024
 
@@ -32,15 +34,33 @@ def wait_for_client(listener):
     poll.poll()
 
 
+class Notes:
+    """Keeps what `note_modules` leaves true while requests import more."""
+
+    def __init__(self, options):
+        self._options = options
+        self._modules = len(sys.modules)
+        self._left = _MOST_NOTES
+
+    def look(self):
+        """To be called after each request."""
+        if len(sys.modules) != self._modules and self._left:
+            self._left -= 1
+            note_modules(self._options)
+            self._modules = len(sys.modules)
+
+
 def note_modules(options):
     """Leaves the names of what a model has imported that did not come with it. None are left where its code looks as if it set environment
     variables: its libraries are to be imported after that."""
     try:
         path = script.find_script(os.environ, options.model_dir, options.code_dir)[1]
         roots = _roots(options)
-        if any(_sets_variables(source) for source in _sources(roots, path)):
-            return
-        _write(_beside(options.socket, MODULES), ahead.imported_names(roots, ("model_host",)))
+        modules = _beside(options.socket, MODULES)
+        if not any(_sets_variables(source) for source in _sources(roots, path)):
+            _write(modules, ahead.imported_names(roots, ("model_host",)))
+        elif os.path.exists(modules):
+            os.unlink(modules)
     except Exception:
         pass  # The next start is slower, no more.
 

@@ -81,6 +81,7 @@ class Worker:
                 return EXIT_LOAD_FAILED
         else:
             preload.in_child()
+        self._notes = standby.Notes(self._options)
         self._state.set_idle()
         signal.signal(signal.SIGTERM, self._on_terminate)
         try:
@@ -123,9 +124,11 @@ class Worker:
                     self._state.set_busy(time_limit(header))
                     self._answer(connection, model.invoke(header, body))
                     self._state.set_idle()
+                    self._notes.look()
                 elif kind == "batch":
                     self._answer_together(connection, model, split_batch(header, body))
                     self._state.set_idle()
+                    self._notes.look()
                 elif kind == "ping":
                     connection.send_answer(greeting(model))
                 else:

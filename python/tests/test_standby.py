@@ -116,7 +116,8 @@ class ModulesTest(HostProcess, unittest.TestCase):
     def modules(self, files, *arguments):
         """The list that a host leaves which has loaded a model of these files, or None."""
         self.start_host("--model-dir", model_folder.make(self, files), *arguments)
-        self.assertEqual(self.connect().ask("ping")[0]["status"], 200)
+        self.client = self.connect()
+        self.assertEqual(self.client.ask("ping")[0]["status"], 200)
         try:
             with open(self.folder + "/modules") as file:
                 return file.read().split("\n")
@@ -135,6 +136,26 @@ class ModulesTest(HostProcess, unittest.TestCase):
             for name in ("helper", "inference", "model_host", "model_host.worker", "sys", "__main__"):
                 self.assertNotIn(name, modules)
             self.assertEqual([name for name in os.listdir(self.folder) if name.startswith("modules.")], [])
+
+    def test_what_requests_import_is_added(self):
+        script = """
+            def model_fn(model_dir): pass
+            def transform_fn(model, body, content_type, accept):
+                if body == "wave": import wave
+                if body == "helper": import helper
+                return body
+        """
+        self.assertNotIn("wave", self.modules({"code/inference.py": script, "code/helper.py": "import os\nos.environ['A'] = 'b'\n"}))
+        client = self.client
+        for body in (b"nothing", b"wave"):
+            self.assertEqual(client.ask("invoke", body)[1], body)
+        # Who is answered next comes after what was left to do for the last.
+        client.ask("ping")
+        with open(self.folder + "/modules") as file:
+            self.assertIn("wave", file.read().split("\n"))
+        client.ask("invoke", b"helper")
+        client.ask("ping")
+        self.assertFalse(os.path.exists(self.folder + "/modules"))
 
     def test_none_is_left_by_code_that_sets_variables(self):
         for line in ("os.environ['OMP_NUM_THREADS'] = '1'", "os.environ.setdefault('A', 'b')", "os.putenv('A', 'b')"):

@@ -145,6 +145,9 @@ impl Fleet {
         while self.tasks.try_join_next().is_some() {}
         let variant = &mut self.variants[position];
         variant.counters.wanted_replicas.store(u64::from(replicas), Relaxed);
+        if replicas == 0 {
+            variant.imports.look_again();
+        }
         variant.replicas.retain(|index, _| *index < replicas);
         for index in 0..replicas {
             let variant = &mut self.variants[position];

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -19,17 +19,39 @@ const MODULES: &str = "modules";
 /// More than that is no list of modules.
 const MOST_BYTES: u64 = 512 * 1024;
 
-/// What the replicas of a variant have imported, a name in each line, once one has said it.
+/// What the replicas of a variant have imported.
 #[derive(Debug, Default)]
-pub(crate) struct Imports(Mutex<Option<Arc<str>>>);
+pub(crate) struct Imports(Mutex<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    /// Where the last one that came up says it.
+    file: PathBuf,
+    /// What it said last, a name in each line.
+    names: Option<Arc<str>>,
+}
 
 impl Imports {
-    fn names(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+    fn said(&self) -> MutexGuard<'_, Said> {
         self.0.lock().expect("no code that holds this lock can panic")
     }
 
+    fn read(&self, file: PathBuf) {
+        let names = modules(&file);
+        *self.said() = Said { file, names };
+    }
+
+    /// To be called before a replica is stopped: requests may have imported more since it came up.
+    pub(crate) fn look_again(&self) {
+        let file = self.said().file.clone();
+        // One that was lost said enough when it came up.
+        if file.parent().is_some_and(Path::exists) {
+            self.read(file);
+        }
+    }
+
     pub(crate) fn get(&self) -> Option<Arc<str>> {
-        self.names().clone()
+        self.said().names.clone()
     }
 }
 
@@ -169,7 +191,7 @@ impl Replica {
     /// Takes down what a replica that answers has imported, for those that stand by in its place later.
     pub(crate) fn note_imports(&self, id: &str, socket: &Path) {
         if self.plan.on_demand.is_some() && self.launcher.can_stand_by(id) {
-            *self.imports.names() = modules(&socket.with_file_name(MODULES));
+            self.imports.read(socket.with_file_name(MODULES));
         }
     }
 }
@@ -216,6 +238,29 @@ mod tests {
         assert_eq!(second.asked_to_leave.try_recv(), Ok(()));
         assert_eq!((standbys.has("1"), standbys.has("4")), (false, true));
         assert!(standbys.are_wanted() && !Standbys::new(0).are_wanted());
+    }
+
+    #[test]
+    fn what_was_imported_later_counts_and_what_is_gone_was_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(MODULES);
+        let imports = Imports::default();
+        imports.look_again();
+        assert_eq!(imports.get(), None);
+        std::fs::write(&path, "json").unwrap();
+        imports.read(path.clone());
+        std::fs::write(&path, "json\nwave").unwrap();
+        assert_eq!(imports.get().as_deref(), Some("json"));
+        imports.look_again();
+        assert_eq!(imports.get().as_deref(), Some("json\nwave"));
+        std::fs::remove_file(&path).unwrap();
+        imports.look_again();
+        assert_eq!(imports.get(), None, "its code may not have its imports ahead");
+        std::fs::write(&path, "json").unwrap();
+        imports.look_again();
+        drop(folder);
+        imports.look_again();
+        assert_eq!(imports.get().as_deref(), Some("json"));
     }
 
     #[test]

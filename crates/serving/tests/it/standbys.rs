@@ -41,7 +41,7 @@ fn says(scene: &Scene, was_there: &str, launch: &ReplicaSpec) -> String {
 async fn what_stands_by_has_the_imports_and_becomes_the_replica() {
     let scene = Scene::new();
     scene.serve(1, vec![sleeper(&scene)]).await;
-    let mut awake = scene.launcher.running().remove(0);
+    let mut awake = scene.launcher.launches(1).await.remove(0).id;
     for cycle in 1..=2 {
         has(&scene, 0).await;
         let standby = standby(&scene, cycle + 1).await;
