@@ -1,4 +1,4 @@
-"""The first request to a serverless endpoint that sleeps, native and Python, beside a bare start of the interpreter with scikit-learn."""
+"""The first request to a serverless endpoint that sleeps, native and Python with and without a process that stands by, beside a bare start of the interpreter with scikit-learn."""
 
 import json
 import statistics
@@ -9,11 +9,13 @@ import time
 from harness import options, report
 from harness.modelyard import SKLEARN_IMAGE, Modelyard, wait
 from harness.models import SUBJECTS, linear_model
-from harness.processes import clean_environment
+from harness.processes import all_that_mention, children, clean_environment, cpu_seconds
 
 WAKES = 9
 NATIVE_LIMIT_MS = 50
 PYTHON_LIMIT_MS = 1500
+# Seconds of processor time that all servers together take in a second while nobody asks them.
+MOST_CPU_AT_REST = 0.1
 
 def deploy(server, name, image, files, variables):
     """Creates a serverless endpoint that sleeps after a second."""
@@ -23,7 +25,27 @@ def deploy(server, name, image, files, variables):
     server.serve(name, container, ServerlessConfig={"MemorySizeInMB": 1024, "MaxConcurrency": 4})
 
 
-def wake(server, name, body, content_type):
+def rest(folder):
+    """Waits until the processes of the run use next to no processor time: what stands by has done its imports."""
+
+    def used():
+        pids = set()
+        for pid in all_that_mention(folder):
+            try:
+                pids |= {pid, *children(pid)}
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended
+        return cpu_seconds(pids)
+
+    def is_at_rest():
+        before = used()
+        time.sleep(1)
+        return abs(used() - before) < MOST_CPU_AT_REST
+
+    wait("the run is at rest", is_at_rest, seconds=300)
+
+
+def wake(server, folder, name, body, content_type):
     """Milliseconds of the first request after a sleep, and of the one after it."""
     sagemaker, runtime = server.client("sagemaker"), server.client("sagemaker-runtime")
 
@@ -37,6 +59,7 @@ def wake(server, name, body, content_type):
         return (time.perf_counter() - started) * 1000
 
     wait(f"{name} sleeps", sleeps, seconds=60)
+    rest(folder)
     return ask(), ask()
 
 
@@ -53,19 +76,30 @@ def main():
     boosted = SUBJECTS[0]
     _, trees = boosted.trained(chosen.folder)
     row = json.loads((chosen.folder / boosted.rows).read_text())[0][0]
-    sides = {"native": [], "python": [], "bare": []}
-    with Modelyard(chosen.modelyard, chosen.folder) as server:
+    sides = {"native": [], "python": [], "alone": [], "bare": []}
+    without = chosen.folder / "without-standbys"
+    (without / "data").mkdir(parents=True)
+    (without / "data/modelyard.toml").write_text("[endpoints]\nserverless_standbys = 0\n")
+    with Modelyard(chosen.modelyard, chosen.folder) as server, Modelyard(chosen.modelyard, without) as other:
         deploy(server, "native", boosted.image, {boosted.file: trees}, {"MODELYARD_ENGINE": "native"})
         deploy(server, "python", SKLEARN_IMAGE, linear_model(), {"SAGEMAKER_PROGRAM": "inference.py"})
+        deploy(other, "alone", SKLEARN_IMAGE, linear_model(), {"SAGEMAKER_PROGRAM": "inference.py"})
         for _ in range(WAKES):
-            sides["native"].append(wake(server, "native", row, "text/csv"))
-            sides["python"].append(wake(server, "python", "[[1, 1]]", "application/json"))
+            sides["native"].append(wake(server, chosen.folder, "native", row, "text/csv"))
+            sides["python"].append(wake(server, chosen.folder, "python", "[[1, 1]]", "application/json"))
+            sides["alone"].append(wake(other, chosen.folder, "alone", "[[1, 1]]", "application/json"))
             sides["bare"].append((bare_start(), 0))
-        for name in ("native", "python"):
-            server.client("sagemaker").delete_endpoint(EndpointName=name)
+        for owner, name in ((server, "native"), (server, "python"), (other, "alone")):
+            owner.client("sagemaker").delete_endpoint(EndpointName=name)
     firsts = {name: [first for first, _ in times] for name, times in sides.items()}
     rows = []
-    for name, shown in (("native", "native engine"), ("python", "Python, scikit-learn"), ("bare", "limit: bare interpreter, imports")):
+    shown_sides = {
+        "native": "native engine",
+        "python": "Python, scikit-learn",
+        "alone": "the same without a process that stands by",
+        "bare": "limit: bare interpreter, imports",
+    }
+    for name, shown in shown_sides.items():
         then = statistics.median(second for _, second in sides[name])
         rows.append([shown, f"{statistics.median(firsts[name]):.0f}", f"{max(firsts[name]):.0f}", f"{then:.1f}" if then else ""])
     report.table(["first request", "median ms", "longest ms", "next request ms"], rows)

@@ -23,11 +23,15 @@ def main():
     parser.add_argument("--models-dir", help="folder below which many models come and go; workers load those that they are told to")
     parser.add_argument("--code-dir", help="folder of the inference script, if it is not in the model")
     parser.add_argument("--model-timeout-seconds", type=float, default=60.0, help="a worker that takes longer is ended")
+    parser.add_argument("--standby", action="store_true",
+                        help="import what is named in `imports` beside the socket, and load the model when somebody connects")
     options = parser.parse_args()
     if not options.socket:
         parser.error("give --socket or set MODEL_HOST_SOCKET")
     if options.workers < 1:
         parser.error("--workers must be 1 or more")
+    if options.standby and options.models_dir:
+        parser.error("--standby is for one model")
     if options.load not in ("once", "each"):
         parser.error("MODEL_HOST_LOAD must be once or each")
     preload.limit_threads(options.workers)

@@ -12,7 +12,7 @@ _FUNCTIONS = ("model_fn", "input_fn", "predict_fn", "output_fn", "transform_fn")
 
 def find_script(environment, model_dir, code_dir=None):
     """Returns (folder of the code, path of the script); the path is None if the model has no script."""
-    folders = [folder for folder in _code_folders(environment, model_dir, code_dir) if os.path.isdir(folder)]
+    folders = [folder for folder in code_folders(environment, model_dir, code_dir) if os.path.isdir(folder)]
     program = environment.get("SAGEMAKER_PROGRAM")
     name = program or DEFAULT_PROGRAM
     if not name.endswith(".py"):
@@ -24,12 +24,13 @@ def find_script(environment, model_dir, code_dir=None):
     if program:
         raise HostError(
             "The inference script {} (SAGEMAKER_PROGRAM) was not found in {}; check the model's archive and its "
-            "environment.".format(program, ", ".join(_code_folders(environment, model_dir, code_dir)))
+            "environment.".format(program, ", ".join(code_folders(environment, model_dir, code_dir)))
         )
     return (folders[0] if folders else None), None
 
 
-def _code_folders(environment, model_dir, code_dir):
+def code_folders(environment, model_dir, code_dir):
+    """Where the code of a model may lie, the first choice first."""
     folders = [code_dir] if code_dir else []
     submitted = environment.get("SAGEMAKER_SUBMIT_DIRECTORY", "")
     if submitted.startswith("file://"):

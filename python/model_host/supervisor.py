@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 
-from model_host import preload, state
+from model_host import preload, standby, state
 from model_host.frames import Connection, ProtocolError
 from model_host.many_models import ManyModelsWorker
 from model_host.worker import EXIT_LOAD_FAILED, Worker, failure_text, load
@@ -43,7 +43,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         die_with_parent = parent_death_signal()
         for slot in range(self._options.workers):
-            self._fork(slot, die_with_parent)
+            self._fork(slot, die_with_parent, self._options.standby)
         while self._pids or self._starts:
             received = signal.sigtimedwait(_SIGNALS, self._next_wait())
             if received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT):
@@ -64,22 +64,31 @@ class Supervisor:
         witness = preload.Witness()
         if not witness.is_usable():
             return None
+        if self._options.standby:
+            standby.import_ahead(self._options)
+            self._load_each_if_needed(witness)
+            standby.wait_for_client(self._listener)
         try:
             self._model = load(self._options)
         except Exception as error:
             return failure_text(error)
+        self._load_each_if_needed(witness)
+        return None
+
+    @staticmethod
+    def _load_each_if_needed(witness):
+        """Does not return where what was imported or loaded cannot be shared."""
         reason = witness.reason_against_fork()
         if reason is not None:
             print("INFO: the model cannot be shared by the workers, since {}; each loads it for itself.".format(reason),
                   file=sys.stderr, flush=True)
             witness.start_anew()
-        return None
 
     def _next_wait(self):
         soonest = min(self._starts.values(), default=time.monotonic() + _LOOK_SECONDS)
         return min(_LOOK_SECONDS, max(0.0, soonest - time.monotonic()))
 
-    def _fork(self, slot, die_with_parent):
+    def _fork(self, slot, die_with_parent, stands_by=False):
         self._states[slot].reset()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -92,7 +101,7 @@ class Supervisor:
         try:
             die_with_parent()
             if os.getppid() == parent:
-                code = self._worker(slot).run()
+                code = self._worker(slot, stands_by).run()
             sys.stdout.flush()
             sys.stderr.flush()
         except SystemExit as error:
@@ -103,10 +112,10 @@ class Supervisor:
             # Not sys.exit: what the parent has registered for its end is not the worker's business.
             os._exit(code)
 
-    def _worker(self, slot):
+    def _worker(self, slot, stands_by):
         if self._options.models_dir:
             return ManyModelsWorker(self._options, self._listener, self._states[slot])
-        return Worker(self._options, self._listener, self._states[slot], self._model)
+        return Worker(self._options, self._listener, self._states[slot], self._model, stands_by)
 
     def _reap(self):
         """Collects ended workers. Returns a failure text if the model can never be served."""

@@ -4,7 +4,7 @@ import signal
 import sys
 import traceback
 
-from model_host import preload
+from model_host import preload, standby
 from model_host.errors import HostError
 from model_host.frames import Connection, ProtocolError, split_batch
 from model_host.model import Model, as_bytes
@@ -15,6 +15,7 @@ EXIT_LOAD_FAILED = 3
 def load(options):
     """Loads the model. Whatever the script raises comes through."""
     model = Model(options.framework, options.model_dir, options.code_dir)
+    standby.note_modules(options)
     # Objects of the loaded model will not become garbage; the collector need not look at them again and again.
     gc.collect()
     gc.freeze()
@@ -53,11 +54,13 @@ class Drained(Exception):
 class Worker:
     """Serves connections from the listening socket that all workers share, one after another."""
 
-    def __init__(self, options, listener, state, model=None):
+    def __init__(self, options, listener, state, model=None, stands_by=False):
         self._options = options
         self._listener = listener
         self._state = state
         self._model = model
+        # Whether the model is loaded only when somebody wants it.
+        self._stands_by = stands_by
         self._draining = False
         self._waiting = False
 
@@ -68,6 +71,9 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD, signal.SIGINT})
         model = self._model
         if model is None:
+            if self._stands_by:
+                standby.import_ahead(self._options)
+                standby.wait_for_client(self._listener)
             try:
                 model = load(self._options)
             except BaseException as error:
@@ -75,6 +81,7 @@ class Worker:
                 return EXIT_LOAD_FAILED
         else:
             preload.in_child()
+        self._notes = standby.Notes(self._options)
         self._state.set_idle()
         signal.signal(signal.SIGTERM, self._on_terminate)
         try:
@@ -117,9 +124,11 @@ class Worker:
                     self._state.set_busy(time_limit(header))
                     self._answer(connection, model.invoke(header, body))
                     self._state.set_idle()
+                    self._notes.look()
                 elif kind == "batch":
                     self._answer_together(connection, model, split_batch(header, body))
                     self._state.set_idle()
+                    self._notes.look()
                 elif kind == "ping":
                     connection.send_answer(greeting(model))
                 else:

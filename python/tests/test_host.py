@@ -53,6 +53,11 @@ class Client:
 class HostProcess:
     """Starts hosts for tests and connects to them."""
 
+    # What a test adds: variables, folders of modules, and files beside the socket.
+    variables = {}
+    paths = []
+    files = {}
+
     def start(self, script, *arguments):
         self.start_host("--model-dir", model_folder.make(self, {"code/inference.py": script}), *arguments)
 
@@ -63,10 +68,14 @@ class HostProcess:
         folder = os.path.join(root.name, "f" * 100)
         os.mkdir(folder)
         self.folder = folder
+        for name, text in self.files.items():
+            with open(os.path.join(folder, name), "w") as file:
+                file.write(text)
+        paths = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))] + self.paths
         process = subprocess.Popen(
             [sys.executable, "-m", "model_host", "--socket", folder + "/host.sock", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join(paths), **self.variables),
         )
         self.addCleanup(process.stdout.close)
         self.addCleanup(process.wait)

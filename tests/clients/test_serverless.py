@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -21,6 +22,18 @@ def predict_fn(data, model):
     if data.startswith("take"): return {"taken": len(bytearray(os.urandom(1 << 20) * int(data.split()[1])))}
     if data.startswith("say"): return "x" * int(data.split()[1])
     return {"replica": REPLICA}
+"""
+
+
+# Says whether a module was there before the script imported it, and when its process started, in ticks.
+EARLY = """
+import sys
+WAS_THERE = "colorsys" in sys.modules
+import colorsys
+def model_fn(model_dir): return None
+def predict_fn(data, model):
+    with open("/proc/self/stat") as file: started = int(file.read().rpartition(")")[2].split()[19])
+    return {"was_there": WAS_THERE, "started": started}
 """
 
 
@@ -70,6 +83,28 @@ class Serverless(Endpoints):
     def awake(self, name, count):
         poll(lambda: self.variant(name)["CurrentInstanceCount"] == count, f"{name} has {count} replicas awake", 60)
 
+    def hosts(self, name):
+        """The processes of its model hosts: when each started, in ticks, and its command line."""
+        found = {}
+        for process in pathlib.Path("/proc").iterdir():
+            try:
+                command = (process / "cmdline").read_text().split("\0")
+                if command[1:3] == ["-m", "model_host"] and f"/ep-{name}-" in (process / "mountinfo").read_text():
+                    found[process.name] = (int((process / "stat").read_text().rpartition(")")[2].split()[19]), command)
+            except (OSError, ValueError):
+                continue  # no process, or one that has just ended
+        return found
+
+    def standby(self, name, before=()):
+        """When the host that stands by for it and its worker started, once nothing else is there, nor what was `before`."""
+
+        def stands_by():
+            hosts = self.hosts(name).values()
+            is_there = len(hosts) == 2 and all("--standby" in command and start not in before for start, command in hosts)
+            return {start for start, _ in hosts} if is_there else None
+
+        return poll(stands_by, f"a process stands by for {name}", 60)
+
     def replica(self, name):
         return json.load(self.invoke(name, b"1")["Body"])["replica"]
 
@@ -105,6 +140,31 @@ def test_it_sleeps_and_a_held_request_wakes_it_also_after_a_restart(serverless):
     assert serverless.sagemaker.describe_endpoint(EndpointName="serverless-sleeper")["EndpointStatus"] == "InService"
     assert serverless.replica("serverless-sleeper") != first
     assert "serverless-sleeper" in serverless.server.command("endpoints")
+
+
+def test_while_it_sleeps_a_process_stands_by_with_its_imports_and_outlives_the_server(serverless):
+    name = "serverless-early"
+    serverless.deploy_serverless(name, EARLY, most=1)
+
+    def answer():
+        return json.load(serverless.invoke(name, b"1")["Body"])
+
+    assert not answer()["was_there"]
+    serverless.awake(name, 0)
+    early = serverless.standby(name)
+    assert serverless.variant(name)["CurrentInstanceCount"] == 0
+    woken = answer()
+    assert woken["was_there"] and woken["started"] in early, (woken, early)
+    # A server that is killed leaves it, and the next one has it.
+    serverless.awake(name, 0)
+    later = serverless.standby(name, early)
+    serverless.server.kill()
+    serverless.server.start()
+    assert answer()["was_there"]
+    serverless.awake(name, 0)
+    serverless.standby(name, later)
+    serverless.delete(name)
+    poll(lambda: not serverless.hosts(name), "no process is left", 60)
 
 
 def test_the_request_beyond_the_most_is_throttled(serverless, gate):

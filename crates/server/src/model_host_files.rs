@@ -1,6 +1,7 @@
 [
     ("model_host/__init__.py", include_str!("../../../python/model_host/__init__.py")),
     ("model_host/__main__.py", include_str!("../../../python/model_host/__main__.py")),
+    ("model_host/ahead.py", include_str!("../../../python/model_host/ahead.py")),
     ("model_host/compatibility.py", include_str!("../../../python/model_host/compatibility.py")),
     ("model_host/content.py", include_str!("../../../python/model_host/content.py")),
     ("model_host/context.py", include_str!("../../../python/model_host/context.py")),
@@ -19,6 +20,7 @@
     ("model_host/preload.py", include_str!("../../../python/model_host/preload.py")),
     ("model_host/requirements.py", include_str!("../../../python/model_host/requirements.py")),
     ("model_host/script.py", include_str!("../../../python/model_host/script.py")),
+    ("model_host/standby.py", include_str!("../../../python/model_host/standby.py")),
     ("model_host/state.py", include_str!("../../../python/model_host/state.py")),
     ("model_host/supervisor.py", include_str!("../../../python/model_host/supervisor.py")),
     ("model_host/worker.py", include_str!("../../../python/model_host/worker.py")),

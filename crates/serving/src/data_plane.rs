@@ -19,6 +19,7 @@ use crate::plan::{EndpointPlan, PlanError};
 use crate::replica_id;
 use crate::settings::DataPlaneSettings;
 use crate::shadow::{Reflection, Shadow, ShadowPlan, StreamedReflection};
+use crate::standby::Standbys;
 use crate::status::{EndpointPhase, EndpointStatus, VariantStatus};
 
 pub(crate) type Endpoints = HashMap<String, Arc<EndpointHandle>>;
@@ -28,6 +29,7 @@ pub struct DataPlane {
     launcher: Arc<dyn Launcher>,
     settings: Arc<DataPlaneSettings>,
     socket_directory: PathBuf,
+    standbys: Arc<Standbys>,
     endpoints: ArcSwap<Endpoints>,
     registry: Mutex<Registry>,
 }
@@ -54,6 +56,7 @@ impl DataPlane {
         remove_dead_folders(&socket_directory, &launcher.running());
         Self {
             launcher,
+            standbys: Standbys::new(settings.standby_limit),
             settings: Arc::new(settings),
             socket_directory,
             endpoints: ArcSwap::default(),
@@ -74,7 +77,7 @@ impl DataPlane {
         replica_id::endpoint_prefix(self.settings.replica_prefix, endpoint)
     }
 
-    /// The ids of all replicas that run now.
+    /// The ids of all replicas that run now, and of what stands by to be one.
     pub fn running(&self) -> Vec<String> {
         self.launcher.running()
     }
@@ -150,6 +153,7 @@ impl DataPlane {
         let surroundings = Surroundings {
             launcher: Arc::clone(&self.launcher),
             settings: Arc::clone(&self.settings),
+            standbys: Arc::clone(&self.standbys),
             socket_directory: self.socket_directory.clone(),
             endpoint: Arc::from(plan.endpoint.as_str()),
             reports,
@@ -252,7 +256,12 @@ impl DataPlane {
     /// The ids of the replicas of an endpoint that run now.
     pub fn replicas(&self, endpoint: &str) -> Vec<String> {
         let prefix = replica_id::endpoint_prefix(self.settings.replica_prefix, endpoint);
-        self.launcher.running().into_iter().filter(|id| id.starts_with(&prefix)).collect()
+        self.awake().filter(|id| id.starts_with(&prefix)).collect()
+    }
+
+    /// The ids of all replicas that run now.
+    pub(crate) fn awake(&self) -> impl Iterator<Item = String> {
+        self.launcher.running().into_iter().filter(|id| !self.standbys.has(id))
     }
 
     /// Stops replicas of endpoints this data plane does not know. To be called once after a start of the server, when

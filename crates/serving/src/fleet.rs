@@ -20,6 +20,7 @@ use crate::replica::{Replica, ReplicaReport};
 use crate::replica_id;
 use crate::route::{Route, RouteVariant};
 use crate::settings::DataPlaneSettings;
+use crate::standby::{Imports, Sleeper, Standbys};
 use crate::status::VariantStatus;
 use crate::tally::Tally;
 
@@ -27,6 +28,7 @@ use crate::tally::Tally;
 pub(crate) struct Surroundings {
     pub(crate) launcher: Arc<dyn Launcher>,
     pub(crate) settings: Arc<DataPlaneSettings>,
+    pub(crate) standbys: Arc<Standbys>,
     pub(crate) socket_directory: PathBuf,
     pub(crate) endpoint: Arc<str>,
     pub(crate) reports: mpsc::UnboundedSender<ReplicaReport>,
@@ -52,7 +54,7 @@ pub(crate) struct Fleet {
     pub(crate) variants: Vec<VariantFleet>,
     /// What it does, while it is compared with another.
     tally: Option<Arc<Tally>>,
-    tasks: JoinSet<()>,
+    pub(crate) tasks: JoinSet<()>,
 }
 
 pub(crate) struct VariantFleet {
@@ -67,6 +69,9 @@ pub(crate) struct VariantFleet {
     pub(crate) places: Option<u32>,
     /// Whether it was in service on demand under an earlier server, which proved that its model starts.
     pub(crate) is_resumed: bool,
+    /// What its replicas have imported, and its replica while that sleeps with a process that stands by.
+    pub(crate) imports: Arc<Imports>,
+    pub(crate) sleeper: Option<Sleeper>,
 }
 
 pub(crate) struct ReplicaHandle {
@@ -119,6 +124,8 @@ impl Fleet {
                 needs: Needs::default(),
                 places: None,
                 is_resumed: has_served && variant.on_demand.is_some(),
+                imports: Arc::default(),
+                sleeper: None,
             });
             let replicas = fleet.first_replicas(position, running, surroundings);
             fleet.scale(position, replicas, running, surroundings);
@@ -138,41 +145,63 @@ impl Fleet {
         while self.tasks.try_join_next().is_some() {}
         let variant = &mut self.variants[position];
         variant.counters.wanted_replicas.store(u64::from(replicas), Relaxed);
+        if replicas == 0 {
+            variant.imports.look_again();
+        }
         variant.replicas.retain(|index, _| *index < replicas);
-        let is_resumed = variant.is_resumed;
         for index in 0..replicas {
+            let variant = &mut self.variants[position];
             if variant.replicas.contains_key(&index) {
                 continue;
             }
-            let prefix = replica_id::place_prefix(
-                surroundings.settings.replica_prefix,
-                &surroundings.endpoint,
-                &variant.plan.name,
-                self.generation,
-                index,
-            );
-            let adopt = replica_id::running_parts(running, &prefix, variant.plan.composition.parts());
-            self.adopted.extend(adopt.iter().flatten().cloned());
-            let replica = Replica {
-                launcher: Arc::clone(&surroundings.launcher),
-                settings: Arc::clone(&surroundings.settings),
-                socket_directory: surroundings.socket_directory.clone(),
-                endpoint: Arc::clone(&surroundings.endpoint),
-                generation: self.generation,
-                fleet: self.serial,
-                variant_position: position,
-                index,
-                part: None,
-                plan: Arc::clone(&variant.plan),
-                pool: Arc::clone(&variant.pool),
-                counters: Arc::clone(&variant.counters),
-                reports: surroundings.reports.clone(),
-                adopt,
-                first_start_must_succeed: !self.in_service && !self.has_served && !is_resumed,
+            let stop = match variant.sleeper.take() {
+                Some(sleeper) => sleeper.wake(),
+                None => self.start_replica(position, index, running, surroundings),
             };
-            let (stop, stopped) = oneshot::channel();
-            self.tasks.spawn(replica.run(stopped));
-            variant.replicas.insert(index, ReplicaHandle { _stop: stop, healthy: false });
+            let handle = ReplicaHandle { _stop: stop, healthy: false };
+            self.variants[position].replicas.insert(index, handle);
+        }
+        self.stand_by(position, surroundings);
+    }
+
+    /// Starts or takes up a replica; what is given back stops it.
+    fn start_replica(
+        &mut self,
+        position: usize,
+        index: u32,
+        running: &[String],
+        surroundings: &Surroundings,
+    ) -> oneshot::Sender<()> {
+        let mut replica = self.replica(position, index, surroundings);
+        let parts = replica.plan.composition.parts();
+        replica.adopt = replica_id::running_parts(running, &replica.place_prefix(), parts);
+        self.adopted.extend(replica.adopt.iter().flatten().cloned());
+        let (stop, stopped) = oneshot::channel();
+        self.tasks.spawn(replica.run(stopped));
+        stop
+    }
+
+    /// What runs a replica, with nothing to take up.
+    pub(crate) fn replica(&self, position: usize, index: u32, surroundings: &Surroundings) -> Replica {
+        let variant = &self.variants[position];
+        Replica {
+            launcher: Arc::clone(&surroundings.launcher),
+            settings: Arc::clone(&surroundings.settings),
+            socket_directory: surroundings.socket_directory.clone(),
+            endpoint: Arc::clone(&surroundings.endpoint),
+            generation: self.generation,
+            fleet: self.serial,
+            variant_position: position,
+            index,
+            part: None,
+            plan: Arc::clone(&variant.plan),
+            pool: Arc::clone(&variant.pool),
+            counters: Arc::clone(&variant.counters),
+            reports: surroundings.reports.clone(),
+            adopt: Vec::new(),
+            woken: None,
+            imports: Arc::clone(&variant.imports),
+            first_start_must_succeed: !self.in_service && !self.has_served && !variant.is_resumed,
         }
     }
 
@@ -181,7 +210,7 @@ impl Fleet {
         for wanted in &plan.variants {
             if let Some(position) = self.position(&wanted.name) {
                 self.variants[position].weight = wanted.weight;
-                if !self.adjust_on_demand(position, wanted) {
+                if !self.adjust_on_demand(position, wanted, surroundings) {
                     self.scale(position, wanted.replicas, &[], surroundings);
                 }
             }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::composition::Composition;
 use crate::fleet::{Fleet, Surroundings, VariantFleet};
 use crate::on_demand::OnDemandPlan;
 use crate::plan::VariantPlan;
 use crate::replica::ReplicaEvent;
 use crate::replica_id;
+use crate::standby::Sleeper;
 
 /// The part of the idle time after which somebody looks again: a replica is kept for at most so much longer.
 const LOOK_PART: u32 = 10;
@@ -48,13 +50,38 @@ impl Fleet {
     }
 
     /// Takes over what another plan of a variant on demand allows; `false` for any other variant.
-    pub(crate) fn adjust_on_demand(&mut self, position: usize, wanted: &VariantPlan) -> bool {
+    pub(crate) fn adjust_on_demand(
+        &mut self,
+        position: usize,
+        wanted: &VariantPlan,
+        surroundings: &Surroundings,
+    ) -> bool {
         let variant = &mut self.variants[position];
         let (Some(gate), Some(on_demand)) = (&variant.gate, &wanted.on_demand) else { return false };
         gate.set_limit(on_demand.max_concurrency);
+        if *variant.plan != *wanted {
+            // What stands by was started as the plan before said.
+            variant.sleeper = None;
+        }
         variant.plan = Arc::new(wanted.clone());
         variant.note_limits();
+        self.stand_by(position, surroundings);
         true
+    }
+
+    /// Has a process stand by for a variant on demand without a replica, where it is known what that imports.
+    pub(crate) fn stand_by(&mut self, position: usize, surroundings: &Surroundings) {
+        let variant = &self.variants[position];
+        let sleeps = variant.gate.is_some() && variant.replicas.is_empty() && variant.sleeper.is_none();
+        let is_single = matches!(variant.plan.composition, Composition::Single);
+        if !sleeps || !is_single || !self.in_service || !surroundings.standbys.are_wanted() {
+            return;
+        }
+        let Some(names) = variant.imports.get() else { return };
+        let (sleeper, sleep) = Sleeper::new();
+        let replica = self.replica(position, 0, surroundings);
+        self.tasks.spawn(replica.sleep(names, Arc::clone(&surroundings.standbys), sleep));
+        self.variants[position].sleeper = Some(sleeper);
     }
 
     /// From now on the replicas follow the invocations; those that there are count as needed just now.

@@ -31,6 +31,9 @@ pub struct ReplicaSpec {
     pub workers: u32,
     /// The time limit of one invocation; the model host ends workers that overrun it.
     pub model_timeout_seconds: f64,
+    /// Whether it stands by: it imports what is named in the file `imports` beside its socket, and loads its model when somebody
+    /// connects. Only where [`Launcher::can_stand_by`] said so of a replica like it.
+    pub standby: bool,
     /// What the launcher needs to know, passed on from the plan untouched.
     pub launch: serde_json::Value,
 }
@@ -94,6 +97,12 @@ pub trait Launcher: Send + Sync {
     ) -> BoxFuture<'a, Result<String, FetchError>> {
         let _ = replica;
         Box::pin(async move { Err(FetchError::Missing(format!("There is no model {model}."))) })
+    }
+    /// Whether another process like this replica, which answers, could stand by: it is a model host, and leaves the names of the modules
+    /// that it has imported in the file `modules` beside its socket.
+    fn can_stand_by(&self, id: &str) -> bool {
+        let _ = id;
+        false
     }
     /// How many of the replica's processes the kernel has ended because they used up the memory that they may use.
     fn out_of_memory_kills(&self, id: &str) -> u64 {

@@ -38,6 +38,7 @@ mod shadow;
 mod shelf;
 mod shift;
 mod spoken;
+mod standby;
 mod status;
 mod tally;
 mod told;

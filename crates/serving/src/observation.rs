@@ -126,7 +126,7 @@ impl DataPlane {
             let (endpoint, variant) = places.get(replica_id::variant_part(&id)?)?.clone();
             Some(ReplicaPlace { endpoint, variant, id })
         };
-        self.running().into_iter().filter_map(of).collect()
+        self.awake().filter_map(of).collect()
     }
 }
 

@@ -19,6 +19,7 @@ use crate::plan::VariantPlan;
 use crate::pool::Pool;
 use crate::replica_id;
 use crate::settings::DataPlaneSettings;
+use crate::standby::{IMPORTS, Imports};
 
 /// What a replica tells its endpoint.
 #[derive(Debug)]
@@ -66,6 +67,10 @@ pub(crate) struct Replica {
     pub(crate) reports: mpsc::UnboundedSender<ReplicaReport>,
     /// Running processes of an earlier server to take up, one for each part.
     pub(crate) adopt: Vec<Option<String>>,
+    /// What stood by while it slept, and is to be the replica.
+    pub(crate) woken: Option<String>,
+    /// What the variant's replicas have imported.
+    pub(crate) imports: Arc<Imports>,
     /// Whether a first start that fails ends the task instead of being tried again.
     pub(crate) first_start_must_succeed: bool,
 }
@@ -73,6 +78,17 @@ pub(crate) struct Replica {
 /// What befell a worker that the kernel ended.
 const OUT_OF_MEMORY: &str =
     "The memory limit of the replica was used up, and the kernel ended the worker for it.";
+
+/// What an attempt to run the replica begins with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// A process that is launched for it.
+    Launch,
+    /// One that stands by.
+    Wake,
+    /// One that an earlier server left.
+    TakeUp,
+}
 
 /// How one attempt to run the replica ended.
 enum Ended {
@@ -96,26 +112,20 @@ impl Replica {
         let mut was_healthy = false;
         loop {
             let adopted = self.adopt.first_mut().and_then(Option::take);
-            let from_earlier_server = adopted.is_some();
-            let prefix = replica_id::place_prefix(
-                self.settings.replica_prefix,
-                &self.endpoint,
-                &self.plan.name,
-                self.generation,
-                self.index,
-            );
-            let prefix = match self.part {
-                Some(part) => replica_id::part_prefix(&prefix, part),
-                None => prefix,
+            let (beginning, id) = match (self.woken.take(), adopted) {
+                (Some(id), _) => (Beginning::Wake, id),
+                (None, Some(id)) => (Beginning::TakeUp, id),
+                (None, None) => (Beginning::Launch, self.new_id()),
             };
-            let id = adopted.unwrap_or_else(|| replica_id::new_attempt(&prefix));
-            let socket = self.socket_directory.join(&id).join("host.sock");
-            let ended =
-                self.attempt(&id, &socket, from_earlier_server, &mut stop, &mut failures_in_a_row).await;
+            let socket = self.socket(&id);
+            let ended = self.attempt(&id, &socket, beginning, &mut stop, &mut failures_in_a_row).await;
             remove_socket_directory(&socket);
             let reason = match ended {
                 Ended::StopAsked => return,
-                Ended::NeverHealthy(_) if from_earlier_server => continue,
+                Ended::NeverHealthy(reason) if beginning != Beginning::Launch => {
+                    tracing::warn!(replica = %id, %reason, "a process cannot be taken up; another one is started");
+                    continue;
+                }
                 Ended::NeverHealthy(reason) if self.first_start_must_succeed && !was_healthy => {
                     tracing::warn!(replica = %id, %reason, "a model replica did not start");
                     self.report(ReplicaEvent::Failed(reason));
@@ -141,6 +151,30 @@ impl Replica {
         }
     }
 
+    /// What the ids of all attempts at its place begin with.
+    pub(crate) fn place_prefix(&self) -> String {
+        replica_id::place_prefix(
+            self.settings.replica_prefix,
+            &self.endpoint,
+            &self.plan.name,
+            self.generation,
+            self.index,
+        )
+    }
+
+    /// An id for another attempt.
+    pub(crate) fn new_id(&self) -> String {
+        let prefix = self.place_prefix();
+        replica_id::new_attempt(&match self.part {
+            Some(part) => replica_id::part_prefix(&prefix, part),
+            None => prefix,
+        })
+    }
+
+    pub(crate) fn socket(&self, id: &str) -> PathBuf {
+        self.socket_directory.join(id).join("host.sock")
+    }
+
     fn backoff(&self, failures_in_a_row: u32) -> Duration {
         let doubled = self.settings.restart_backoff.saturating_mul(1 << failures_in_a_row.min(20));
         doubled.min(self.settings.restart_backoff_limit)
@@ -157,14 +191,16 @@ impl Replica {
         &self,
         id: &str,
         socket: &Path,
-        from_earlier_server: bool,
+        beginning: Beginning,
         stop: &mut oneshot::Receiver<()>,
         failures_in_a_row: &mut u32,
     ) -> Ended {
         let (lost_sender, mut lost) = mpsc::unbounded_channel();
         let link = ReplicaLink::new(id.to_owned(), lost_sender);
         let started_at = Instant::now();
-        if !from_earlier_server && let Err(reason) = self.launch(id, socket).await {
+        if beginning == Beginning::Launch
+            && let Err(reason) = self.launch(id, socket, None).await
+        {
             return Ended::NeverHealthy(reason);
         }
         let limit = Duration::from_secs_f64(self.plan.startup_timeout_seconds);
@@ -208,7 +244,8 @@ impl Replica {
         for connection in connections {
             self.pool.offer(connection);
         }
-        let setup = (!from_earlier_server).then(|| started_at.elapsed());
+        self.note_imports(id, socket);
+        let setup = (beginning != Beginning::TakeUp).then(|| started_at.elapsed());
         self.report(ReplicaEvent::Healthy { places, setup });
         *failures_in_a_row = 0;
         let mut link = link;
@@ -240,11 +277,17 @@ impl Replica {
         died.map_or(Ended::StopAsked, Ended::Died)
     }
 
-    async fn launch(&self, id: &str, socket: &Path) -> Result<(), String> {
+    /// Starts its process; one that is given names of modules stands by.
+    pub(crate) async fn launch(&self, id: &str, socket: &Path, ahead: Option<&str>) -> Result<(), String> {
         let directory = socket.parent().expect("the socket lies in a folder of its own");
         std::fs::create_dir_all(directory)
             .map_err(|error| format!("The folder {} cannot be made: {error}.", directory.display()))?;
-        self.launcher.launch(&self.spec(id, socket)).await.map_err(|error| error.to_string())
+        if let Some(names) = ahead {
+            std::fs::write(directory.join(IMPORTS), names)
+                .map_err(|error| format!("The modules to import ahead cannot be written: {error}."))?;
+        }
+        let spec = ReplicaSpec { standby: ahead.is_some(), ..self.spec(id, socket) };
+        self.launcher.launch(&spec).await.map_err(|error| error.to_string())
     }
 
     fn spec(&self, id: &str, socket: &Path) -> ReplicaSpec {
@@ -257,6 +300,7 @@ impl Replica {
             socket: socket.to_owned(),
             workers: self.plan.workers,
             model_timeout_seconds: self.plan.model_timeout_seconds,
+            standby: false,
             launch: self.plan.launch.clone(),
         }
     }
@@ -365,7 +409,7 @@ impl Replica {
     }
 }
 
-fn describe(exit: &ExitText) -> String {
+pub(crate) fn describe(exit: &ExitText) -> String {
     if exit.log_tail.is_empty() {
         exit.summary.clone()
     } else {
@@ -373,7 +417,7 @@ fn describe(exit: &ExitText) -> String {
     }
 }
 
-fn remove_socket_directory(socket: &Path) {
+pub(crate) fn remove_socket_directory(socket: &Path) {
     let directory = socket.parent().expect("the socket lies in a folder of its own");
     if let Err(error) = std::fs::remove_dir_all(directory)
         && error.kind() != std::io::ErrorKind::NotFound

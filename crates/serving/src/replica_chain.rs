@@ -12,7 +12,6 @@ use crate::connection::{Connection, ReplicaLink};
 use crate::plan::{RoutingStrategy, VariantPlan};
 use crate::pool::Pool;
 use crate::replica::{Replica, ReplicaEvent, ReplicaReport};
-use crate::replica_id;
 
 /// The containers of a replica at work.
 struct Parts {
@@ -95,6 +94,8 @@ impl Replica {
                 counters: Arc::clone(&self.counters),
                 reports: sender.clone(),
                 adopt: vec![self.adopt.get_mut(at).and_then(Option::take)],
+                woken: None,
+                imports: Arc::clone(&self.imports),
                 first_start_must_succeed: self.first_start_must_succeed,
             };
             let (stop, stopped) = oneshot::channel();
@@ -108,14 +109,7 @@ impl Replica {
 
     /// Puts the replica into service.
     fn offer_chain(&self, chain: &Arc<Chain>) -> Arc<ReplicaLink> {
-        let prefix = replica_id::place_prefix(
-            self.settings.replica_prefix,
-            &self.endpoint,
-            &self.plan.name,
-            self.generation,
-            self.index,
-        );
-        let id = prefix.trim_end_matches('-').to_owned();
+        let id = self.place_prefix().trim_end_matches('-').to_owned();
         // Its places are no connections whose loss would be news.
         let link = ReplicaLink::new(id, mpsc::unbounded_channel().0);
         for _ in 0..self.settings.http_requests_at_once {

@@ -34,6 +34,8 @@ pub struct DataPlaneSettings {
     pub restart_backoff_limit: Duration,
     /// How long running invocations may go on when a replica is to be stopped.
     pub drain_timeout: Duration,
+    /// How many processes stand by for variants on demand that have no replica, over all endpoints; of more the oldest ends.
+    pub standby_limit: usize,
     /// What the names of headers begin with that replicas get and give beyond the common ones, as in `x-model-session-id`.
     pub header_prefix: &'static str,
     /// How many requests a replica that speaks HTTP has at once; others wait as for a worker.
@@ -63,6 +65,7 @@ impl Default for DataPlaneSettings {
             restart_backoff: Duration::from_millis(100),
             restart_backoff_limit: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(60),
+            standby_limit: 4,
             header_prefix: "x-model-",
             http_requests_at_once: 128,
             http_ping_timeout: Duration::from_secs(2),

@@ -41,6 +41,10 @@ const TAIL_LINES: usize = 40;
 /// File in a replica's folder that names its log stream, for a server that takes the replica up.
 const STREAM_FILE: &str = "log-stream.json";
 
+/// The module that answers for Python models, and what names the folder of one when there are not many.
+const MODEL_HOST: &str = "model_host";
+const ONE_MODEL: &str = "--model-dir";
+
 /// What the launcher needs to know of a variant; travels through the data plane untouched.
 #[derive(Serialize, Deserialize)]
 struct Payload {
@@ -203,6 +207,9 @@ impl ReplicaLauncher {
         if !matches!(profile.source, Source::Container(_)) {
             log.line(&format!("modelyard: engine {}: {}", report.engine, report.reason)).await;
         }
+        if replica.standby && report.engine != "python" {
+            return Err(format!("The engine {} has nothing to import ahead.", report.engine));
+        }
         if choice.needs_no_process() {
             if choice.model.is_some() {
                 // It is in memory now, and no process needs the folder.
@@ -298,18 +305,21 @@ impl ReplicaLauncher {
         let mut command = vec![
             environment.python.display().to_string(),
             "-m".into(),
-            "model_host".into(),
+            MODEL_HOST.into(),
             "--socket".into(),
             format!("{}/{socket_name}", workloads::SOCKET_TARGET),
             "--workers".into(),
             replica.workers.to_string(),
             "--framework".into(),
             framework,
-            if has_many { "--models-dir".into() } else { "--model-dir".into() },
+            if has_many { "--models-dir".into() } else { ONE_MODEL.into() },
             inside.into(),
             "--model-timeout-seconds".into(),
             replica.model_timeout_seconds.to_string(),
         ];
+        if replica.standby {
+            command.push("--standby".into());
+        }
         if submitted.is_some() {
             command.extend(["--code-dir".to_owned(), "/opt/ml/code".to_owned()]);
         }
@@ -436,6 +446,15 @@ impl Launcher for ReplicaLauncher {
             }
             _ => 0,
         }
+    }
+
+    fn can_stand_by(&self, id: &str) -> bool {
+        // Of all that runs here only the model host imports modules; one of many models does so when it is asked for one.
+        let is_host_of_one = |command: &[String]| {
+            command.get(2).is_some_and(|module| module == MODEL_HOST)
+                && command.iter().any(|part| part == ONE_MODEL)
+        };
+        self.executor.spec(id).is_ok_and(|spec| spec.is_some_and(|spec| is_host_of_one(&spec.command)))
     }
 
     fn native_model(&self, id: &str) -> Option<Arc<NativeModel>> {

@@ -115,6 +115,7 @@ impl EndpointController {
             queue_limit: settings.queue_limit,
             queue_wait: settings.queue_wait(),
             batch: settings.batch(),
+            standby_limit: settings.serverless_standbys,
             ..DataPlaneSettings::default()
         };
         let wake_bell = settings.wake_bell.clone();

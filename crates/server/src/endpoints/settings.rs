@@ -11,6 +11,9 @@ use super::serverless;
 /// More memory than any machine has.
 const MOST_MODEL_MEGABYTES: u64 = 1 << 30;
 
+/// More processes that only wait than any machine has memory for.
+const MOST_STANDBYS: usize = 10_000;
+
 /// The `[endpoints]` table of the settings file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,6 +30,8 @@ pub struct EndpointSettings {
     pub serverless_idle_seconds: u64,
     /// Seconds that a request beyond `MaxConcurrency` waits before it is refused with `ThrottlingException`.
     pub serverless_wait_seconds: f64,
+    /// Most processes that stand by for serverless variants which sleep, over all endpoints; 0 for none.
+    pub serverless_standbys: usize,
     /// What watches a new fleet during an update.
     pub guards: GuardSettings,
     /// Megabytes of memory that the loaded models of one instance of a multi-model endpoint may take; where nothing is said, four fifths
@@ -44,6 +49,7 @@ impl Default for EndpointSettings {
             batch_delay_milliseconds: 0,
             serverless_idle_seconds: 300,
             serverless_wait_seconds: 0.1,
+            serverless_standbys: 4,
             guards: GuardSettings::default(),
             multi_model_memory_mb: None,
         }
@@ -93,6 +99,9 @@ impl EndpointSettings {
         if !(0.0..=60.0).contains(&self.serverless_wait_seconds) {
             return Err("endpoints.serverless_wait_seconds must be from 0 to 60".into());
         }
+        if self.serverless_standbys > MOST_STANDBYS {
+            return Err(format!("endpoints.serverless_standbys must be from 0 to {MOST_STANDBYS}"));
+        }
         if !(1..=MOST_MODEL_MEGABYTES).contains(&self.multi_model_memory_mb.unwrap_or(1)) {
             return Err(format!(
                 "endpoints.multi_model_memory_mb must be from 1 to {MOST_MODEL_MEGABYTES}, or left out"
@@ -113,6 +122,7 @@ mod tests {
         assert_eq!(read("queue_limit = 5").queue_wait(), Duration::from_secs(50));
         let batch = read("batch_limit = 8\nbatch_delay_milliseconds = 2").batch();
         assert_eq!((batch.requests, batch.delay), (8, Duration::from_millis(2)));
+        assert_eq!(read("serverless_standbys = 0").check(), Ok(()));
         assert!(read("queue_limit = 0").check().unwrap_err().contains("queue_limit"));
         assert_eq!(read("multi_model_memory_mb = 3").multi_model_memory_bytes(), Some(3 << 20));
         for wrong in [
@@ -122,6 +132,7 @@ mod tests {
             "batch_delay_milliseconds = 1001",
             "serverless_idle_seconds = 0",
             "serverless_wait_seconds = nan",
+            "serverless_standbys = 10001",
         ] {
             assert!(read(wrong).check().unwrap_err().contains(wrong.split(' ').next().unwrap()), "{wrong}");
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 const SITECUSTOMIZE: &str = include_str!("sitecustomize.py");
 const PATCHES: &str = include_str!("modelyard_patches.py");
 const WARM_START: &str = include_str!("warm_start.py");
+const AHEAD: &str = include_str!("../../../../python/model_host/ahead.py");
 const SDK_DEFAULTS: &str = include_str!("sagemaker-defaults.yaml");
 
 /// Folder that goes on `PYTHONPATH`.
@@ -29,6 +30,7 @@ pub fn install(data_dir: &Path) -> std::io::Result<()> {
         ("sitecustomize.py", SITECUSTOMIZE),
         ("modelyard_patches.py", PATCHES),
         ("warm_start.py", WARM_START),
+        ("modelyard_ahead.py", AHEAD),
         ("sagemaker-defaults.yaml", SDK_DEFAULTS),
     ] {
         let path = directory.join(name);

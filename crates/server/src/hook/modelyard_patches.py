@@ -69,14 +69,10 @@ def ask_often(session_module):
 
 def note_imports(path):
     """Leaves the names of the modules that did not come with the job, for the next start to import ahead."""
-    own = ("sagemaker", "smdebug", "smdistributed", "warm_start", "sitecustomize", "modelyard_patches", "usercustomize")
-    with_effects = ("antigravity", "this")
-    names = []
-    for name, module in list(sys.modules.items()):
-        origin = getattr(getattr(module, "__spec__", None), "origin", None)
-        is_of_the_image = isinstance(origin, str) and origin.startswith("/") and not origin.startswith("/opt/ml/")
-        if is_of_the_image and not name.startswith("_") and name.partition(".")[0] not in own + with_effects:
-            names.append(name)
+    from modelyard_ahead import imported_names
+
+    own = ("sagemaker", "smdebug", "smdistributed", "warm_start", "sitecustomize", "usercustomize", "modelyard_patches", "modelyard_ahead")
+    names = imported_names(("/opt/ml/",), own)
     try:
         with open(path, "w") as file:
             file.write("\n".join(names))

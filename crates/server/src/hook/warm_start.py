@@ -5,36 +5,14 @@ import importlib
 import importlib.machinery
 import json
 import os
-import re
 import sys
+
+from modelyard_ahead import SETS_VARIABLES, import_ahead
 
 NAMES = "imported-modules"
 CODE = "/opt/ml/code"
 
-# What libraries read when they are imported: a script that sets variables itself must import after that.
-_SETS_VARIABLES = re.compile(rb"environ\s*(\[[^\]\n]*\]\s*=[^=]|\.\s*(update|setdefault|pop|clear|__setitem__))|putenv|dotenv|setenv")
 _MOST_SOURCES = 500
-
-
-def import_ahead(names):
-    """Imports quietly what is there; what fails is the job's to import, and to fail with."""
-    null = os.open(os.devnull, os.O_RDWR)
-    kept = [(number, os.dup(number)) for number in (1, 2)]
-    for number, _ in kept:
-        os.dup2(null, number)
-    try:
-        for name in names:
-            try:
-                importlib.import_module(name)
-            except BaseException:
-                continue
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, copy in kept:
-            os.dup2(copy, number)
-            os.close(copy)
-        os.close(null)
 
 
 def read_names():
@@ -64,7 +42,7 @@ def sets_variables(folder):
             if name.endswith(".py"):
                 seen += 1
                 with open(os.path.join(directory, name), "rb") as file:
-                    if seen > _MOST_SOURCES or _SETS_VARIABLES.search(file.read()):
+                    if seen > _MOST_SOURCES or SETS_VARIABLES.search(file.read()):
                         return True
     return False
 

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 #[derive(Default)]
 pub struct LocalLauncher {
     children: Mutex<BTreeMap<String, Child>>,
+    launches: watch::Sender<Vec<ReplicaSpec>>,
 }
 
 struct Child {
@@ -55,6 +56,9 @@ fn host(replica: &ReplicaSpec) -> Result<(Command, Protocol), LaunchError> {
         .env("PYTHONPATH", python)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null());
+    if replica.standby {
+        command.arg("--standby");
+    }
     let variables = replica.launch["environment"].as_object().into_iter().flatten();
     command.envs(variables.filter_map(|(name, value)| Some((name, value.as_str()?))));
     Ok((command, Protocol::Frames))
@@ -100,7 +104,18 @@ impl LocalLauncher {
             sender.send_replace(Some(ExitText { summary, log_tail }));
         });
         self.children.lock().unwrap().insert(replica.id.clone(), Child { pid, protocol, exit });
+        self.launches.send_modify(|launches| launches.push(replica.clone()));
         Ok(())
+    }
+
+    /// What has been launched so far, once it is as many.
+    pub async fn launches(&self, count: usize) -> Vec<ReplicaSpec> {
+        self.launches.subscribe().wait_for(|launches| launches.len() >= count).await.unwrap().clone()
+    }
+
+    /// The process of a host: the parent of its workers.
+    pub fn pid(&self, id: &str) -> i32 {
+        self.child(id).unwrap().0.as_raw_pid()
     }
 
     /// Kills a host and its workers, as a failing machine would.
@@ -117,6 +132,10 @@ impl Launcher for LocalLauncher {
 
     fn protocol(&self, id: &str) -> Protocol {
         self.children.lock().unwrap().get(id).map_or(Protocol::Frames, |child| child.protocol)
+    }
+
+    fn can_stand_by(&self, id: &str) -> bool {
+        self.protocol(id) == Protocol::Frames
     }
 
     fn exited<'a>(&'a self, id: &'a str) -> BoxFuture<'a, ExitText> {

@@ -17,5 +17,6 @@ mod scene;
 mod sessions;
 mod shadows;
 mod shifts;
+mod standbys;
 mod updates;
 mod zero;

@@ -9,7 +9,7 @@ const LONG: f64 = 3600.0;
 
 const MOST_BYTES: u64 = 64 * 1024;
 
-fn plan(scene: &Scene, max_concurrency: u32, idle_seconds: f64) -> VariantPlan {
+pub fn plan(scene: &Scene, max_concurrency: u32, idle_seconds: f64) -> VariantPlan {
     let on_demand = OnDemandPlan {
         max_concurrency,
         provisioned_concurrency: 0,
@@ -28,7 +28,7 @@ fn with_provisioned(mut plan: VariantPlan, provisioned: u32) -> VariantPlan {
     plan
 }
 
-async fn has(scene: &Scene, replicas: u32) {
+pub async fn has(scene: &Scene, replicas: u32) {
     scene
         .wait_for(|status| {
             let variant = &status.variants[0];
@@ -167,7 +167,7 @@ async fn a_model_that_never_starts_fails_its_endpoint() {
     );
 }
 
-async fn resume(scene: &Scene, plan: &VariantPlan) {
+pub async fn resume(scene: &Scene, plan: &VariantPlan) {
     let plan = EndpointPlan { endpoint: ENDPOINT.into(), generation: 1, variants: vec![plan.clone()] };
     scene.data_plane.resume(plan).unwrap();
 }
