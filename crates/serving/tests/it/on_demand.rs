@@ -98,7 +98,7 @@ async fn bodies_that_are_too_long_are_refused_and_wake_nobody() {
     };
     let refused = bring(MOST_BYTES + 1).await.unwrap_err();
     assert_eq!(too_large(&refused), ("request body", MOST_BYTES + 1, MOST_BYTES));
-    assert_eq!(scene.launcher.running(), Vec::<String>::new());
+    assert_eq!(scene.data_plane.replicas(ENDPOINT), Vec::<String>::new());
     let metrics = scene.data_plane.variant_metrics(ENDPOINT, "AllTraffic").unwrap();
     assert_eq!((metrics.invocations, metrics.errors_4xx, metrics.in_flight), (1, 1, 0));
 
