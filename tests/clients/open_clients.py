@@ -97,6 +97,61 @@ def triton_grpc(address, key):
     return seen
 
 
+class Triton:
+    """A client of Triton by `http` or `grpc`, which asks models that say which one they are."""
+
+    def __init__(self, transport, address, key):
+        import importlib
+
+        import numpy
+
+        self.module = importlib.import_module("tritonclient." + transport)
+        self.client, self.key = self.module.InferenceServerClient(address), key
+        self.tensor = self.module.InferInput("x", [1], "FP32")
+        self.tensor.set_data_from_numpy(numpy.ones(1, numpy.float32))
+
+    def headers(self, component=None):
+        named = {"x-amzn-sagemaker-inference-component": component} if component else {}
+        return {"authorization": "Bearer " + self.key, **named}
+
+    def infer(self, name, component=None, version=""):
+        """What the model calls itself, and what the answer calls it; or why there is none."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            answer = self.client.infer(name, [self.tensor], model_version=version, headers=self.headers(component))
+        except InferenceServerException as refused:
+            return [str(refused.status()), refused.message()]
+        said = answer.as_numpy("model").flatten()[0].decode()
+        response = answer.get_response()
+        if isinstance(response, dict):
+            return [said, response["model_name"], response["model_version"]]
+        return [said, response.model_name, response.model_version]
+
+
+def only_component(transport, address, key, endpoint):
+    """What the only component of an endpoint answers under the endpoint's name."""
+    return Triton(transport, address, key).infer(endpoint)
+
+
+def components(transport, address, key, endpoint, one, other):
+    """Which of an endpoint's two components answers under each name, and what is said of them."""
+    triton = Triton(transport, address, key)
+    client, headers = triton.client, triton.headers
+    described = {} if transport == "http" else {"as_json": True}
+    return {
+        "by name": triton.infer(other),
+        "by header": triton.infer(endpoint, other),
+        "by both": triton.infer(one, one, "AllTraffic"),
+        "by two": triton.infer(one, other),
+        "none": triton.infer(endpoint),
+        "missing": triton.infer(endpoint, "component-open-none"),
+        "version": triton.infer(one, None, "other"),
+        "ready": [client.is_model_ready(one, headers=headers()), client.is_model_ready(endpoint, headers=headers(other))],
+        "model": client.get_model_metadata(endpoint, headers=headers(other), **described),
+    }
+
+
 def open_ai(base, key, model="open-chat"):
     import openai
 

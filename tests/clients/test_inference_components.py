@@ -10,7 +10,8 @@ import threading
 
 import pytest
 from botocore.exceptions import ClientError
-from conftest import PYTORCH_INFERENCE, Endpoints, Server, UnderLoad, archive, poll, stop_all
+from conftest import PYTORCH_INFERENCE, Endpoints, UnderLoad, archive, poll, stop_all
+from open_tools import OpenServer, ask, call, host
 
 # Says which model it is and which copy; answers when its gate lets it, and takes as much memory as it is told.
 SCRIPT = """
@@ -30,11 +31,11 @@ NO_CAPACITY = "Inference Component has no capacity to process this request"
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A server whose policies take copies away after two seconds of a low metric."""
+    """A server with the open protocols, whose policies take copies away after two seconds of a low metric."""
     data = tmp_path_factory.mktemp("components") / "data"
     data.mkdir()
     (data / "modelyard.toml").write_text("scale_in_after_seconds = 2\n")
-    server = Server(data).start()
+    server = OpenServer(data).start()
     server.client("s3").create_bucket(Bucket="sagemaker-us-east-1-" + server.connection["account"])
     yield server
     stop_all(server)
@@ -321,6 +322,60 @@ def test_an_alarm_takes_a_rolling_update_back(scene):
     assert "ALARM" in scene.describe("component-watched")["FailureReason"], "it stays to be seen"
     assert {scene.ask("component-watched")["model"] for _ in range(20)} == {"component-watched"}
     cloudwatch.delete_alarms(AlarmNames=["component-complaints"])
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_the_client_of_triton_reaches_components(scene, transport):
+    name = f"component-open-{transport}"
+    scene = scene(name)
+    one, two = f"{name}-one", f"{name}-two"
+    address, key = host(scene.server.open_address), scene.server.command("endpoints", "key").strip()
+    scene.create(one)
+    assert ask("only_component", transport, address, key, name) == [one, one, "AllTraffic"]
+    scene.create(two)
+    seen = ask("components", transport, address, key, name, one, two)
+    assert seen["by name"] == seen["by header"] == [two, two, "AllTraffic"]
+    assert seen["by both"] == [one, one, "AllTraffic"]
+    invalid, missing = ("400", "404") if transport == "http" else ("StatusCode.INVALID_ARGUMENT", "StatusCode.NOT_FOUND")
+    assert seen["by two"][0] == seen["none"][0] == invalid and seen["missing"][0] == seen["version"][0] == missing
+    assert f"several inference components: {one}, {two}" in seen["none"][1]
+    assert seen["ready"] == [True, True]
+    assert seen["model"]["name"] == two and seen["model"]["versions"] == ["AllTraffic"]
+    poll(lambda: metric(scene.server, "Invocations", two) == 2, "invocations are counted for the component")
+
+
+def test_other_open_protocols_reach_components(scene):
+    name = "component-protocols"
+    scene = scene(name)
+    scene.create("component-spoken")
+    scene.create("component-silent", copies=0)
+    base, key = scene.server.open_address, scene.server.command("endpoints", "key").strip()
+    below = f"{base}/endpoints/{name}"
+    rows, header = {"instances": [[1]]}, {"X-Amzn-SageMaker-Inference-Component": "component-spoken"}
+    for url, headers in [
+        (f"{base}/v1/models/component-spoken:predict", {}),
+        (f"{base}/v1/models/{name}:predict", header),
+        (f"{below}/v1/models/component-spoken:predict", {}),
+        (f"{below}/v1/models/{name}:predict", header),
+    ]:
+        status, answer = call(url, key, rows, **headers)
+        assert (status, answer.get("model")) == (200, "component-spoken"), (url, answer)
+    chat = {"model": "component-spoken", "messages": []}
+    assert call(f"{base}/v1/chat/completions", key, chat)[1]["model"] == "component-spoken"
+    assert call(f"{below}/v1/completions", key, {"prompt": "x"}, **header)[1]["model"] == "component-spoken"
+    status, refused = call(f"{below}/v1/chat/completions", key, {"model": "any", "messages": []})
+    assert status == 400 and "several inference components" in refused["error"]["message"]
+    assert call(f"{base}/v1/models/component-spoken", key)[1]["ready"] == "True"
+    assert call(f"{base}/v1/models/component-silent", key)[1]["ready"] == "False"
+    status, refused = call(f"{base}/v1/models/component-silent:predict", key, rows)
+    assert status == 503 and refused["error"].startswith(NO_CAPACITY)
+    assert call(f"{below}/v1/models", key)[1]["models"] == ["component-silent", "component-spoken"]
+    listed = call(f"{base}/v1/models", key)[1]["models"]
+    assert "component-spoken" in listed and name not in listed
+    # One that is scaled down to none is woken by such a request, too.
+    Scaling(scene, "component-silent").register(0, 1)
+    poll(lambda: call(f"{base}/v2/models/component-silent/ready", key)[0] == 200, "it can be woken")
+    assert call(f"{base}/v1/models/component-silent:predict", key, rows)[1]["model"] == "component-silent"
 
 
 def test_a_container_of_its_own_needs_no_model(scene):

@@ -8,6 +8,7 @@ mod hosts;
 mod infer;
 pub mod key;
 mod listening;
+mod model;
 mod npy;
 mod openai;
 mod pass_through;

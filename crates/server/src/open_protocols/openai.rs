@@ -10,6 +10,7 @@ use serving::{InvokeError, InvokeRequest, InvokeStream, SpokenPath, SpokenProtoc
 use wire::Body;
 
 use super::asked::Asked;
+use super::model::Model;
 use super::refusal::{Reason, Refusal};
 use super::{pass_through, reply};
 
@@ -27,7 +28,7 @@ struct Head {
     stream: Option<bool>,
 }
 
-/// Answers a request at `path`. The endpoint is `scope`, where the address names one; else the request's model.
+/// Answers a request at `path`. The model is below the endpoint `scope`, where the address names one.
 ///
 /// # Errors
 /// What the caller is told.
@@ -40,14 +41,14 @@ pub async fn answer(
 ) -> Result<Response<Body>, Refusal> {
     let head: Head = serde_json::from_slice(&body)
         .map_err(|error| Refusal::invalid(format!("The request cannot be read: {error}.")))?;
-    let (name, native_path) = match (scope, head.model) {
-        (Some(scope), _) => (scope.to_owned(), SpokenPath::Exact(path.to_owned())),
-        (None, Some(model)) => (model.clone(), SpokenPath::InBody { path, name: model }),
-        (None, None) => {
-            return Err(Refusal::invalid("The request names no model; models are the endpoints in service."));
-        }
+    let Some(name) = head.model.as_deref().or(scope) else {
+        return Err(Refusal::invalid("The request names no model; models are the endpoints in service."));
     };
-    asked.may_invoke(&name).await?;
+    let model = &asked.model(scope, name).await?;
+    let native_path = match model.is_scoped {
+        true => SpokenPath::Exact(path.to_owned()),
+        false => SpokenPath::InBody { path, name: name.to_owned() },
+    };
     let wants_stream = head.stream == Some(true);
     let words =
         pass_through::request(SpokenProtocol::OpenAi, Method::POST, native_path, headers, body.clone());
@@ -56,23 +57,22 @@ pub async fn answer(
         accept: Some(if wants_stream { EVENTS } else { JSON }.into()),
         body,
         spoken: Some(SpokenRequest { is_required: false, ..words }.into()),
-        ..asked.invocation(None)
+        ..asked.invocation(model, None)?
     };
-    let key = asked.endpoint(&name);
     if wants_stream {
-        return match asked.app.endpoints.invoke_stream(&key, invocation).await {
-            Ok(stream) => streamed(stream).await.map_err(|error| Refusal::of(&name, &error)),
-            Err(error) => failed(&name, error),
+        return match asked.app.endpoints.invoke_stream(model.key(), invocation).await {
+            Ok(stream) => streamed(stream).await.map_err(|error| asked.refusal(model, &error)),
+            Err(error) => failed(asked, model, error),
         };
     }
-    match asked.app.endpoints.invoke(&key, invocation).await {
+    match asked.app.endpoints.invoke(model.key(), invocation).await {
         Ok(response) => Ok(pass_through::answered(&response.answer, response.body)),
-        Err(error) => failed(&name, error),
+        Err(error) => failed(asked, model, error),
     }
 }
 
 /// Errors that a model wrote in the words of this protocol are passed on; `{"error": …}` is one.
-fn failed(name: &str, error: InvokeError) -> Result<Response<Body>, Refusal> {
+fn failed(asked: &Asked, model: &Model, error: InvokeError) -> Result<Response<Body>, Refusal> {
     /// The member by which its errors are known.
     #[derive(serde::Deserialize)]
     struct Error {
@@ -85,7 +85,7 @@ fn failed(name: &str, error: InvokeError) -> Result<Response<Body>, Refusal> {
         {
             Ok(pass_through::answered(&answer, body))
         }
-        error => Err(Refusal::of(name, &error)),
+        error => Err(asked.refusal(model, &error)),
     }
 }
 

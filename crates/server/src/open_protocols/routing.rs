@@ -9,9 +9,11 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 use serving::{SpokenPath, SpokenProtocol};
+use store::resources::Resource;
 use wire::{Body, Peer};
 
 use super::asked::{Asked, Door};
+use super::model::Model;
 use super::refusal::{Reason, Refusal};
 use super::v2::{self, Wanted};
 use super::v2_message::HEADER_LENGTH;
@@ -159,17 +161,13 @@ async fn routed(
     }
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
     let asked = Asked::by(app, &parts.headers, peer, door, request_id).await?;
-    if let Some(scope) = scope {
-        asked.may_invoke(scope).await?;
-    }
     match route {
         Route::ServerMetadata | Route::Health => Ok(reply::empty()),
-        Route::V2 { model, version, wanted } => {
-            let endpoint = scope.unwrap_or(model);
-            asked.may_invoke(endpoint).await?;
+        Route::V2 { model: name, version, wanted } => {
+            let model = asked.model(scope, name).await?;
             if *wanted == Wanted::Ready {
-                let is_ready = v2::ready(&asked, endpoint, version.filter(|_| scope.is_none()))?;
-                return Ok(v2::readiness(model, is_ready));
+                let is_ready = asked.ready(&model, version.filter(|_| !model.is_scoped))?;
+                return Ok(v2::readiness(name, is_ready));
             }
             let body = if *wanted == Wanted::Infer {
                 read(parts, body, wire::RAW_BODY_LIMIT_BYTES).await?
@@ -178,10 +176,10 @@ async fn routed(
             };
             // Below an endpoint's own address, models and versions are those of its container.
             let after = if *wanted == Wanted::Infer { "/infer" } else { "" };
-            let (native_path, target) = match scope {
-                Some(_) => (SpokenPath::Exact(path.to_owned()), None),
-                None => {
-                    (SpokenPath::Model { before: "/v2/models/", name: (*model).to_owned(), after }, *version)
+            let (native_path, target) = match model.is_scoped {
+                true => (SpokenPath::Exact(path.to_owned()), None),
+                false => {
+                    (SpokenPath::Model { before: "/v2/models/", name: (*name).to_owned(), after }, *version)
                 }
             };
             let words = pass_through::request(
@@ -191,55 +189,42 @@ async fn routed(
                 &parts.headers,
                 body.clone(),
             );
-            if let Some(answered) = pass_through::ask(&asked, endpoint, target, words).await? {
+            if let Some(answered) = pass_through::ask(&asked, &model, target, words).await? {
                 return Ok(answered);
             }
-            let asked = meant(asked, scope, model).await?;
+            let asked = meant(asked, &model, scope, name).await?;
             if *wanted == Wanted::Metadata {
-                return Ok(reply::value(&v2::metadata(&asked, endpoint, *version).await?));
+                return Ok(reply::value(&v2::metadata(&asked, &model, *version).await?));
             }
             let request = v2::read(body, parts.headers.get(HEADER_LENGTH)).await?;
-            v2::answer(&asked, endpoint, *version, request).await
+            v2::answer(&asked, &model, *version, request).await
         }
         Route::OpenAi(path) => {
             let body = read(parts, body, wire::RAW_BODY_LIMIT_BYTES).await?;
             openai::answer(&asked, scope, path, &parts.headers, body).await
         }
-        Route::Models if scope.is_none() => models(&asked).await,
-        Route::Models => {
-            let name = scope.unwrap_or_default();
-            for protocol in [SpokenProtocol::OpenAi, SpokenProtocol::PredictionV1] {
-                let native_path = SpokenPath::Exact(path.to_owned());
-                let words =
-                    pass_through::request(protocol, Method::GET, native_path, &parts.headers, Bytes::new());
-                if let Some(answered) = pass_through::ask(&asked, name, None, words).await? {
-                    return Ok(answered);
-                }
-            }
-            let resource = asked.resource(name).await?;
-            let listed = [described(&resource)];
-            Ok(reply::value(&json!({"object": "list", "data": listed, "models": [resource.key.name]})))
-        }
-        Route::Model(model) => {
-            let endpoint = scope.unwrap_or(model);
-            let asked = meant(asked, scope, model).await?;
-            asked.may_invoke(endpoint).await?;
-            let is_ready = v2::ready(&asked, endpoint, None)?;
-            let resource = asked.resource(endpoint).await?;
+        Route::Models => match scope {
+            None => Ok(listed(&asked.models().await?)),
+            Some(scope) => models_below(&asked, scope, path, &parts.headers).await,
+        },
+        Route::Model(name) => {
+            let model = asked.model(scope, name).await?;
+            let asked = meant(asked, &model, scope, name).await?;
+            let is_ready = asked.ready(&model, None)?;
+            let resource = asked.resource(model.key()).await?;
             let mut described = described(&resource);
             described["name"] = json!(resource.key.name);
             // The word is a text in this protocol.
             described["ready"] = json!(if is_ready { "True" } else { "False" });
             Ok(reply::value(&described))
         }
-        Route::Verb { model, verb: "predict" } => {
-            let endpoint = scope.unwrap_or(model);
-            asked.may_invoke(endpoint).await?;
+        Route::Verb { model: name, verb: "predict" } => {
+            let model = asked.model(scope, name).await?;
             let body = read(parts, body, wire::RAW_BODY_LIMIT_BYTES).await?;
-            let native_path = match scope {
-                Some(_) => SpokenPath::Exact(path.to_owned()),
-                None => {
-                    SpokenPath::Model { before: "/v1/models/", name: (*model).to_owned(), after: ":predict" }
+            let native_path = match model.is_scoped {
+                true => SpokenPath::Exact(path.to_owned()),
+                false => {
+                    SpokenPath::Model { before: "/v1/models/", name: (*name).to_owned(), after: ":predict" }
                 }
             };
             let words = pass_through::request(
@@ -249,11 +234,11 @@ async fn routed(
                 &parts.headers,
                 body.clone(),
             );
-            if let Some(answered) = pass_through::ask(&asked, endpoint, None, words).await? {
+            if let Some(answered) = pass_through::ask(&asked, &model, None, words).await? {
                 return Ok(answered);
             }
-            let asked = meant(asked, scope, model).await?;
-            v1::predict(&asked, endpoint, &parts.headers, body).await
+            let asked = meant(asked, &model, scope, name).await?;
+            v1::predict(&asked, &model, &parts.headers, body).await
         }
         Route::Verb { verb: "explain", .. } => {
             Err(Refusal::new(Reason::NotDone, "Explanations are not done yet; use :predict."))
@@ -265,30 +250,52 @@ async fn routed(
 }
 
 /// Below an endpoint's own address there is no model but its own, unless its container has others or it has many models.
-async fn meant(asked: Asked, scope: Option<&str>, model: &str) -> Result<Asked, Refusal> {
-    match scope {
-        Some(scope) if asked.app.open_protocols.hosts.of(&asked, scope).await?.has_many => {
-            // A name of folders is one part of the path.
-            let target = model.replace("%2F", "/").replace("%2f", "/");
-            Ok(Asked { target_model: Some(target), ..asked })
-        }
-        Some(scope) if !scope.eq_ignore_ascii_case(model) => {
-            let text = format!("There is no model {model} here; the endpoint's model is called {scope}.");
-            Err(Refusal::new(Reason::NotFound, text))
-        }
-        _ => Ok(asked),
+async fn meant(asked: Asked, model: &Model, scope: Option<&str>, name: &str) -> Result<Asked, Refusal> {
+    let Some(scope) = scope.filter(|_| model.is_scoped) else { return Ok(asked) };
+    if !model.is_component() && asked.app.open_protocols.hosts.of(&asked, model).await?.has_many {
+        // A name of folders is one part of the path.
+        let target = name.replace("%2F", "/").replace("%2f", "/");
+        return Ok(Asked { target_model: Some(target), ..asked });
     }
+    if model.is_called(scope, name) {
+        return Ok(asked);
+    }
+    let text = format!("There is no model {name} here; the endpoint's model is called {}.", model.name());
+    Err(Refusal::new(Reason::NotFound, text))
 }
 
-/// The models that the caller sees, for clients of both protocols that have this path.
-async fn models(asked: &Asked) -> Result<Response<Body>, Refusal> {
-    let resources = asked.endpoints().await?;
+/// The models below an endpoint's own address: those that its container names; else its own, or its components.
+async fn models_below(
+    asked: &Asked,
+    scope: &str,
+    path: &str,
+    headers: &http::HeaderMap,
+) -> Result<Response<Body>, Refusal> {
+    let components = asked.app.endpoints.components.of(&asked.endpoint(scope));
+    if asked.component.is_none() && components.len() > 1 {
+        let mut resources = asked.components().await?;
+        resources.retain(|resource| components.contains(&resource.key));
+        return Ok(listed(&resources));
+    }
+    let model = asked.model(Some(scope), scope).await?;
+    for protocol in [SpokenProtocol::OpenAi, SpokenProtocol::PredictionV1] {
+        let native_path = SpokenPath::Exact(path.to_owned());
+        let words = pass_through::request(protocol, Method::GET, native_path, headers, Bytes::new());
+        if let Some(answered) = pass_through::ask(asked, &model, None, words).await? {
+            return Ok(answered);
+        }
+    }
+    Ok(listed(&[asked.resource(model.key()).await?]))
+}
+
+/// A list of models, for clients of both protocols that have this path.
+fn listed(resources: &[Resource]) -> Response<Body> {
     let names: Vec<&str> = resources.iter().map(|resource| resource.key.name.as_str()).collect();
     let data: Vec<_> = resources.iter().map(described).collect();
-    Ok(reply::value(&json!({"object": "list", "data": data, "models": names})))
+    reply::value(&json!({"object": "list", "data": data, "models": names}))
 }
 
-fn described(resource: &store::resources::Resource) -> serde_json::Value {
+fn described(resource: &Resource) -> serde_json::Value {
     json!({
         "id": resource.key.name,
         "object": "model",

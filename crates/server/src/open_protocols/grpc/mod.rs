@@ -132,14 +132,14 @@ async fn of_model(asked: &Asked, name: &str, message: Bytes) -> Result<Option<By
     let answer = match name {
         "ModelReady" => {
             let question: ModelQuestion = decoded(message)?;
-            asked.may_invoke(&question.name).await?;
-            let ready = v2::ready(asked, &question.name, version(&question.version))?;
+            let model = asked.model(None, &question.name).await?;
+            let ready = asked.ready(&model, version(&question.version))?;
             ModelReadyResponse { ready }.encode_to_vec()
         }
         "ModelMetadata" => {
             let question: ModelQuestion = decoded(message)?;
-            asked.may_invoke(&question.name).await?;
-            let described = v2::metadata(asked, &question.name, version(&question.version)).await?;
+            let model = asked.model(None, &question.name).await?;
+            let described = v2::metadata(asked, &model, version(&question.version)).await?;
             described_model(&described).encode_to_vec()
         }
         "ModelInfer" => {
@@ -150,8 +150,8 @@ async fn of_model(asked: &Asked, name: &str, message: Bytes) -> Result<Option<By
                     (names, tensors::request(message))
                 })
             };
-            let ((model, wanted_version), request) = beside(bytes, read).await??;
-            asked.may_invoke(&model).await?;
+            let ((name, wanted_version), request) = beside(bytes, read).await??;
+            let model = asked.model(None, &name).await?;
             let request = Arc::new(request.map_err(Refusal::invalid)?);
             let answer = infer(asked, &model, version(&wanted_version), &request).await?;
             tensors::answer(answer).encode_to_vec()
