@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 
 import pytest
 from botocore.exceptions import ClientError
 from conftest import PYTORCH_INFERENCE, Endpoints, UnderLoad, archive, poll, stop_all
+from faults import Steadily, faulty, turnstile  # noqa: F401 (fixtures)
 from open_tools import OpenServer, ask, call, host
 
 # Says which model it is and which copy; answers when its gate lets it, and takes as much memory as it is told.
@@ -499,6 +501,92 @@ def test_a_killed_server_serves_its_components_again(own_server):
     assert scene.settled("component-kept")["InferenceComponentStatus"] == "InService"
     assert scene.ask("component-kept")["model"] == "new"
     scene.delete()
+
+
+def killable(faulty, name):
+    """An endpoint for components of a server that dies, and what asks the component of the same name."""
+    faulty.client("s3").create_bucket(Bucket="sagemaker-us-east-1-" + faulty.connection["account"])
+    scene = Scene(faulty, name, InstanceType="ml.m5.xlarge")
+    return scene, lambda runtime: scene.ask(name, runtime=runtime)["model"]
+
+
+def only(scene, copies):
+    """Waits until these copies of the scene's component are all that runs."""
+    wanted = {"DesiredCopyCount": copies, "CurrentCopyCount": copies}
+
+    def there():
+        return scene.describe(scene.name)["RuntimeConfig"] == wanted and len(scene.server.supervisors()) == copies
+
+    poll(there, f"{copies} copies run, and nothing else")
+
+
+def in_service(scene):
+    return lambda: scene.describe(scene.name)["InferenceComponentStatus"] == "InService"
+
+
+ONE_COPY = {"Type": "COPY_COUNT", "Value": 1}
+
+
+def test_a_rolling_update_goes_on_after_a_kill_in_each_step(faulty):
+    name = "component-rolling-kill"
+    scene, ask = killable(faulty, name)
+    scene.create(name, copies=2)
+    scene.model("component-rolling-new", says="new")
+    faulty.arm("deployment-moved")
+    with Steadily(faulty, ask) as load:
+        scene.sagemaker.update_inference_component(
+            InferenceComponentName=name,
+            Specification=scene.specification("component-rolling-new"),
+            DeploymentConfig={"RollingUpdatePolicy": {"MaximumBatchSize": ONE_COPY, "WaitIntervalInSeconds": 1}},
+        )
+        kills = load.through_each_step(in_service(scene))
+        load.more()
+        last = load.more()
+    assert load.errors == [] and set(load.answers) == {name, "new"} and set(last) == {"new"}
+    found = scene.describe(name)
+    assert found["Specification"]["ModelName"] == "component-rolling-new" and "FailureReason" not in found
+    assert kills == 3, "each step but the first was cut off once"
+    only(scene, 2)
+
+
+def test_a_rolling_update_goes_back_after_a_kill_in_each_step(faulty, turnstile):
+    name = "component-rollback-kill"
+    scene, ask = killable(faulty, name)
+    scene.create(name, copies=3)
+    # Two of three new copies start; while the third does, one of the three before is left.
+    url, holds = turnstile(2)
+    held = f"import urllib.request\nurllib.request.urlopen({url!r}).read()\n"
+    scene.model("component-rollback-new", says="new", script=held + textwrap.dedent(SCRIPT))
+    cloudwatch = faulty.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName="complaints", Namespace="Own", MetricName="Complaints", Statistic="Sum", Period=3600, EvaluationPeriods=1,
+        Threshold=1, ComparisonOperator="GreaterThanThreshold", TreatMissingData="ignore",
+    )
+    with Steadily(faulty, ask) as load:
+        scene.sagemaker.update_inference_component(
+            InferenceComponentName=name,
+            Specification=scene.specification("component-rollback-new"),
+            DeploymentConfig={
+                "RollingUpdatePolicy": {
+                    "MaximumBatchSize": ONE_COPY, "RollbackMaximumBatchSize": ONE_COPY, "WaitIntervalInSeconds": 0,
+                },
+                "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "complaints"}]},
+            },
+        )
+        poll(holds.is_set, "the third batch starts")
+        load.kill()
+        load.more()
+        assert scene.describe(name)["InferenceComponentStatus"] == "Updating"
+        faulty.arm("deployment-moved")
+        cloudwatch.set_alarm_state(AlarmName="complaints", StateValue="ALARM", StateReason="test")
+        kills = load.through_each_step(in_service(scene))
+        load.more()
+        last = load.more()
+    assert load.errors == [] and set(load.answers) == {name, "new"} and set(last) == {name}
+    found = scene.describe(name)
+    assert found["Specification"]["ModelName"] == name and "went into the state ALARM" in found["FailureReason"]
+    assert kills == 2, "each step back was cut off once"
+    only(scene, 3)
 
 
 SDK = """
