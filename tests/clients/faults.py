@@ -1,9 +1,11 @@
 """A load whose every step is remembered as acknowledged or not, and what must hold of it after any fault."""
 
 import hashlib
+import http.server
 import io
 import pathlib
 import re
+import subprocess
 import tarfile
 import threading
 from datetime import datetime, timedelta, timezone
@@ -11,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 import botocore.exceptions
 import pytest
 
-from conftest import ROOT, Jobs, Server, poll
+from conftest import ROOT, Jobs, Server, UnderLoad, poll, stop_all
 
 NOT_ANSWERED = (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError)
 GROUP = "/kept/events"
@@ -376,3 +378,113 @@ class Load:
         count = sum(page.get("KeyCount", 0) for page in objects)
         files = lambda: [path for path in (data / "buckets/kept").rglob("*") if path.is_file()]
         poll(lambda: len(files()) == count, f"{count} objects have {len(files())} files", 30)
+
+
+class Steadily(UnderLoad):
+    """Clients that ask one request after another, and wait while the server is down. `ask` gets a client of the runtime and gives what the
+    model says; a request that gets no answer from a server that lives is an error."""
+
+    def __init__(self, server, ask, count=3):
+        self.server, self.ask = server, ask
+        self.answers, self.errors = [], []
+        self.is_up, self.over = threading.Event(), threading.Event()
+        self.is_up.set()
+        self.threads = [threading.Thread(target=self.call) for _ in range(count)]
+
+    def call(self):
+        runtime = self.server.client("sagemaker-runtime")
+        while not self.over.is_set():
+            process = self.server.process
+            if not self.is_up.wait(0.1):
+                continue
+            try:
+                self.answers.append(self.ask(runtime))
+            except NOT_ANSWERED as error:
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    self.errors.append(error)
+            except Exception as error:
+                self.errors.append(error)
+
+    def more(self, count=20):
+        """The next answers."""
+        before = len(self.answers)
+        poll(lambda: len(self.answers) >= before + count, f"{count} more requests are answered")
+        return self.answers[before:]
+
+    def restart(self):
+        """Starts the server again when it has died."""
+        poll(self.server.has_died, "the server dies")
+        self.is_up.clear()
+        self.server.restart()
+        self.is_up.set()
+
+    def kill(self):
+        """Kills the server, and starts it again."""
+        self.is_up.clear()
+        self.server.process.kill()
+        self.server.process.wait()
+        self.server.restart()
+        self.is_up.set()
+
+    def through_each_step(self, is_over):
+        """Kills the server whenever requests have moved and that is not written down, until the deployment is over; how often that was."""
+        kills = 0
+
+        def has_ended():
+            try:
+                return is_over()
+            except NOT_ANSWERED:
+                return False
+
+        while True:
+            poll(lambda: self.server.has_died() or has_ended(), "the next step, or the end")
+            if not self.server.has_died():
+                self.server.disarm("deployment-moved")
+                return kills
+            kills += 1
+            # The step that was not written down is taken again, and the next one is cut off.
+            self.server.arm("deployment-moved", "skip 1 abort")
+            self.restart()
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    """A server for one test, with failpoints."""
+    server = FaultyServer(tmp_path).start()
+    yield server
+    stop_all(server)
+
+
+@pytest.fixture
+def turnstile():
+    """Makes a URL that answers its first requests at once, as many as are said, and holds all others until the test ends; and an event that
+    says that one is held."""
+    ended, listeners = threading.Event(), []
+
+    def make(count):
+        places, holds = threading.Semaphore(count), threading.Event()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                if not places.acquire(blocking=False):
+                    holds.set()
+                    ended.wait()
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        listener.daemon_threads = True
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        listeners.append(listener)
+        return f"http://127.0.0.1:{listener.server_port}/", holds
+
+    yield make
+    ended.set()
+    for listener in listeners:
+        listener.shutdown()
+        listener.server_close()

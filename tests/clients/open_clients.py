@@ -97,37 +97,88 @@ def triton_grpc(address, key):
     return seen
 
 
-def triton_many(protocol, address, key):
-    """Models of one endpoint, by their archives."""
-    import importlib
+class Triton:
+    """A client of Triton by `http` or `grpc`, which sends a tensor of these values."""
 
-    import numpy
+    def __init__(self, transport, address, key, *values):
+        import importlib
+
+        import numpy
+
+        self.module = importlib.import_module("tritonclient." + transport)
+        self.client, self.key = self.module.InferenceServerClient(address), key
+        self.tensor = self.module.InferInput("x", [len(values)], "FP32")
+        self.tensor.set_data_from_numpy(numpy.array(values, numpy.float32))
+
+    def headers(self, component=None):
+        named = {"x-amzn-sagemaker-inference-component": component} if component else {}
+        return {"authorization": "Bearer " + self.key, **named}
+
+    def infer(self, output, name, component=None, version=""):
+        """An output, and what the answer calls the model and its version; or why there is none."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            answer = self.client.infer(name, [self.tensor], model_version=version, headers=self.headers(component))
+        except InferenceServerException as refused:
+            return [str(refused.status()), refused.message()]
+        values = answer.as_numpy(output).flatten().tolist()
+        response = answer.get_response()
+        if isinstance(response, dict):
+            return [values, response["model_name"], response["model_version"]]
+        return [values, response.model_name, response.model_version]
+
+    def said(self, *named):
+        """As `infer`, of models that say which one they are."""
+        values, *called = self.infer("model", *named)
+        return [values[0].decode() if isinstance(values, list) else values, *called]
+
+    def metadata(self, name, component=None):
+        described = {} if self.module.__name__.endswith("http") else {"as_json": True}
+        return self.client.get_model_metadata(name, headers=self.headers(component), **described)
+
+
+def triton_many(transport, address, key):
+    """Models of one endpoint, by their archives."""
     from tritonclient.utils import InferenceServerException
 
-    module = importlib.import_module("tritonclient." + protocol)
-    client = module.InferenceServerClient(address)
-    headers = {"authorization": "Bearer " + key}
-    tensor = module.InferInput("x", [2], "FP32")
-    tensor.set_data_from_numpy(numpy.array([1, 2], dtype=numpy.float32))
-    seen = {"answers": {}, "refused": []}
-    for name in ("several/doubling", "several/doubling.tar.gz", "several/folder/tripling"):
-        answer = client.infer(name, [tensor], headers=headers)
-        said = answer.get_response()
-        called = said["model_name"] if protocol == "http" else said.model_name
-        seen["answers"][name] = [called, answer.as_numpy("doubled").tolist()]
-    seen["ready"] = client.is_model_ready("several/doubling", headers=headers)
-    described = client.get_model_metadata("several/folder/tripling", headers=headers)
-    seen["model"] = described["name"] if protocol == "http" else described.name
-    for name in ("several/none", "several", "open-doubling/doubling", "several/../doubling"):
-        try:
-            client.infer(name, [tensor], headers=headers)
-        except InferenceServerException as caught:
-            seen["refused"].append([str(caught.status()), caught.message()])
+    triton = Triton(transport, address, key, 1, 2)
+    answered = ("several/doubling", "several/doubling.tar.gz", "several/folder/tripling")
+    refused = ("several/none", "several", "open-doubling/doubling", "several/../doubling")
+    seen = {
+        "answers": {name: triton.infer("doubled", name) for name in answered},
+        "refused": [triton.infer("doubled", name) for name in refused],
+        "ready": triton.client.is_model_ready("several/doubling", headers=triton.headers()),
+        "model": triton.metadata("several/folder/tripling"),
+    }
     try:
-        client.get_model_metadata("several/none", headers=headers)
+        triton.metadata("several/none")
     except InferenceServerException as caught:
         seen["no metadata"] = caught.message()
     return seen
+
+
+def only_component(transport, address, key, endpoint):
+    """What the only component of an endpoint answers under the endpoint's name."""
+    return Triton(transport, address, key, 1).said(endpoint)
+
+
+def components(transport, address, key, endpoint, one, other):
+    """Which of an endpoint's two components answers under each name, and what is said of them."""
+    triton = Triton(transport, address, key, 1)
+    client, headers = triton.client, triton.headers
+    return {
+        "by name": triton.said(other),
+        "below its endpoint": triton.said(f"{endpoint}/{other}"),
+        "by header": triton.said(endpoint, other),
+        "by both": triton.said(one, one, "AllTraffic"),
+        "by two": triton.said(one, other),
+        "none": triton.said(endpoint),
+        "missing": triton.said(endpoint, "component-open-none"),
+        "version": triton.said(one, None, "other"),
+        "ready": [client.is_model_ready(one, headers=headers()), client.is_model_ready(endpoint, headers=headers(other))],
+        "model": triton.metadata(endpoint, other),
+    }
 
 
 def open_ai(base, key, model="open-chat"):

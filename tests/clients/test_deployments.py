@@ -7,6 +7,7 @@ import threading
 import pytest
 from botocore.exceptions import ClientError
 from conftest import Endpoints, UnderLoad, poll
+from faults import Steadily, faulty, turnstile  # noqa: F401 (fixtures)
 
 # Too long for a label, so that the guard of outputs has nothing to compare but the score.
 VERSION = """
@@ -314,6 +315,86 @@ def test_a_killed_server_goes_on_in_the_same_stage(own_server):
     last = deployment(own_server, name)["Last"]
     assert [(step["Stage"], step["TrafficShare"]) for step in last["Steps"]] == expected
     assert load.errors == []
+
+
+def killable(faulty):
+    """Endpoints of a server that dies, and a way to ask one from a client that lives on."""
+    role = faulty.client("iam").get_role(RoleName="ModelyardExecutionRole")["Role"]["Arn"]
+    faulty.client("s3").create_bucket(Bucket="killed")
+
+    def ask(name):
+        def version(runtime):
+            answer = runtime.invoke_endpoint(EndpointName=name, Body=b"1", ContentType="application/json")
+            return json.load(answer["Body"])["version"].strip()
+
+        return version
+
+    return Endpoints(faulty, "killed", role), ask
+
+
+def over(endpoints, name):
+    return lambda: describe(endpoints, name)["EndpointStatus"] == "InService"
+
+
+def only(faulty, endpoints, name, instances):
+    """Waits until these instances are all that runs."""
+    running = lambda: describe(endpoints, name)["ProductionVariants"][0]["CurrentInstanceCount"]
+    poll(lambda: running() == len(faulty.supervisors()) == instances, f"{instances} instances run, and nothing else")
+
+
+def test_a_rolling_update_goes_on_after_a_kill_in_each_step(faulty):
+    name, (endpoints, ask) = "deployments-rolling-kill", killable(faulty)
+    prepare(endpoints, name, instances=2)
+    faulty.arm("deployment-moved")
+    with Steadily(faulty, ask(name)) as load:
+        update(endpoints, name, {"RollingUpdatePolicy": {"MaximumBatchSize": size(50), "WaitIntervalInSeconds": 1}})
+        kills = load.through_each_step(over(endpoints, name))
+        load.more()
+        last = load.more()
+    assert load.errors == [] and set(load.answers) == {"old", "new"} and set(last) == {"new"}
+    endpoint = describe(endpoints, name)
+    assert endpoint["EndpointConfigName"] == f"{name}-new" and "FailureReason" not in endpoint
+    steps = [(step["Stage"], step["NewCapacity"], step["OldCapacity"]) for step in deployment(faulty, name)["Last"]["Steps"]]
+    assert steps == [
+        ("Starting", 0.5, 1.0), ("Baking", 0.5, 1.0), ("Starting", 1.0, 0.5), ("Baking", 1.0, 0.5), ("Keeping", 1.0, 0.5),
+    ]
+    assert kills == 4, "each step but the first was cut off once"
+    only(faulty, endpoints, name, 2)
+
+
+def test_a_rolling_update_goes_back_after_a_kill_in_each_step(faulty, turnstile):
+    name, (endpoints, ask) = "deployments-rollback-kill", killable(faulty)
+    # Two of three new instances start; while the third does, one of the three before is left.
+    url, holds = turnstile(2)
+    held = f"import urllib.request\nurllib.request.urlopen({url!r}).read()\n"
+    prepare(endpoints, name, instances=3, new=held + version("new"))
+    cloudwatch = faulty.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName=f"{name}-alarm", Namespace=name, MetricName="bad", Statistic="Sum", Period=3600, EvaluationPeriods=1,
+        Threshold=1, ComparisonOperator="GreaterThanThreshold", TreatMissingData="ignore",
+    )
+    one = {"Type": "INSTANCE_COUNT", "Value": 1}
+    config = {
+        "RollingUpdatePolicy": {"MaximumBatchSize": one, "RollbackMaximumBatchSize": one, "WaitIntervalInSeconds": 0},
+        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": f"{name}-alarm"}]},
+    }
+    with Steadily(faulty, ask(name)) as load:
+        update(endpoints, name, config)
+        poll(holds.is_set, "the third batch starts")
+        load.kill()
+        load.more()
+        assert deployment(faulty, name)["Current"]["Steps"][-1]["Stage"] == "Starting"
+        faulty.arm("deployment-moved")
+        cloudwatch.set_alarm_state(AlarmName=f"{name}-alarm", StateValue="ALARM", StateReason="test")
+        kills = load.through_each_step(over(endpoints, name))
+        load.more()
+        last = load.more()
+    assert load.errors == [] and set(load.answers) == {"old", "new"} and set(last) == {"old"}
+    endpoint = describe(endpoints, name)
+    assert endpoint["EndpointConfigName"] == f"{name}-old" and "went into the state ALARM" in endpoint["FailureReason"]
+    assert [step["OldCapacity"] for step in deployment(faulty, name)["Last"]["Steps"][-2:]] == pytest.approx([2 / 3, 1.0])
+    assert kills == 2, "each step back was cut off once"
+    only(faulty, endpoints, name, 3)
 
 
 def test_variants_are_compared(endpoints, server):

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 
 import pytest
 from botocore.exceptions import ClientError
-from conftest import PYTORCH_INFERENCE, Endpoints, Server, UnderLoad, archive, poll, stop_all
+from conftest import PYTORCH_INFERENCE, Endpoints, UnderLoad, archive, poll, stop_all
+from faults import Steadily, faulty, turnstile  # noqa: F401 (fixtures)
+from open_tools import OpenServer, ask, call, host
 
 # Says which model it is and which copy; answers when its gate lets it, and takes as much memory as it is told.
 SCRIPT = """
@@ -30,11 +33,11 @@ NO_CAPACITY = "Inference Component has no capacity to process this request"
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A server whose policies take copies away after two seconds of a low metric."""
+    """A server with the open protocols, whose policies take copies away after two seconds of a low metric."""
     data = tmp_path_factory.mktemp("components") / "data"
     data.mkdir()
     (data / "modelyard.toml").write_text("scale_in_after_seconds = 2\n")
-    server = Server(data).start()
+    server = OpenServer(data).start()
     server.client("s3").create_bucket(Bucket="sagemaker-us-east-1-" + server.connection["account"])
     yield server
     stop_all(server)
@@ -323,6 +326,60 @@ def test_an_alarm_takes_a_rolling_update_back(scene):
     cloudwatch.delete_alarms(AlarmNames=["component-complaints"])
 
 
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_the_client_of_triton_reaches_components(scene, transport):
+    name = f"component-open-{transport}"
+    scene = scene(name)
+    one, two = f"{name}-one", f"{name}-two"
+    address, key = host(scene.server.open_address), scene.server.command("endpoints", "key").strip()
+    scene.create(one)
+    assert ask("only_component", transport, address, key, name) == [one, one, "AllTraffic"]
+    scene.create(two)
+    seen = ask("components", transport, address, key, name, one, two)
+    assert seen["by name"] == seen["below its endpoint"] == seen["by header"] == [two, two, "AllTraffic"]
+    assert seen["by both"] == [one, one, "AllTraffic"]
+    invalid, missing = ("400", "404") if transport == "http" else ("StatusCode.INVALID_ARGUMENT", "StatusCode.NOT_FOUND")
+    assert seen["by two"][0] == seen["none"][0] == invalid and seen["missing"][0] == seen["version"][0] == missing
+    assert f"several inference components: {one}, {two}" in seen["none"][1]
+    assert seen["ready"] == [True, True]
+    assert seen["model"]["name"] == two and seen["model"]["versions"] == ["AllTraffic"]
+    poll(lambda: metric(scene.server, "Invocations", two) == 3, "invocations are counted for the component")
+
+
+def test_other_open_protocols_reach_components(scene):
+    name = "component-protocols"
+    scene = scene(name)
+    scene.create("component-spoken")
+    scene.create("component-silent", copies=0)
+    base, key = scene.server.open_address, scene.server.command("endpoints", "key").strip()
+    below = f"{base}/endpoints/{name}"
+    rows, header = {"instances": [[1]]}, {"X-Amzn-SageMaker-Inference-Component": "component-spoken"}
+    for url, headers in [
+        (f"{base}/v1/models/component-spoken:predict", {}),
+        (f"{base}/v1/models/{name}:predict", header),
+        (f"{below}/v1/models/component-spoken:predict", {}),
+        (f"{below}/v1/models/{name}:predict", header),
+    ]:
+        status, answer = call(url, key, rows, **headers)
+        assert (status, answer.get("model")) == (200, "component-spoken"), (url, answer)
+    chat = {"model": "component-spoken", "messages": []}
+    assert call(f"{base}/v1/chat/completions", key, chat)[1]["model"] == "component-spoken"
+    assert call(f"{below}/v1/completions", key, {"prompt": "x"}, **header)[1]["model"] == "component-spoken"
+    status, refused = call(f"{below}/v1/chat/completions", key, {"model": "any", "messages": []})
+    assert status == 400 and "several inference components" in refused["error"]["message"]
+    assert call(f"{base}/v1/models/component-spoken", key)[1]["ready"] == "True"
+    assert call(f"{base}/v1/models/component-silent", key)[1]["ready"] == "False"
+    status, refused = call(f"{base}/v1/models/component-silent:predict", key, rows)
+    assert status == 503 and refused["error"].startswith(NO_CAPACITY)
+    assert call(f"{below}/v1/models", key)[1]["models"] == ["component-silent", "component-spoken"]
+    listed = call(f"{base}/v1/models", key)[1]["models"]
+    assert "component-spoken" in listed and name not in listed
+    # One that is scaled down to none is woken by such a request, too.
+    Scaling(scene, "component-silent").register(0, 1)
+    poll(lambda: call(f"{base}/v2/models/component-silent/ready", key)[0] == 200, "it can be woken")
+    assert call(f"{base}/v1/models/component-silent:predict", key, rows)[1]["model"] == "component-silent"
+
+
 def test_a_container_of_its_own_needs_no_model(scene):
     scene = scene("component-container")
     key = "endpoints/component-container/model.tar.gz"
@@ -373,6 +430,13 @@ class Scaling:
             },
         )
 
+    def step(self, name, **configuration):
+        """The ARN of a step policy, for alarms."""
+        stored = self.client.put_scaling_policy(
+            **self.target, PolicyName=name, PolicyType="StepScaling", StepScalingPolicyConfiguration={**configuration, "Cooldown": 1}
+        )
+        return stored["PolicyARN"]
+
     def causes(self):
         """Once no change is under way any more."""
 
@@ -381,7 +445,8 @@ class Scaling:
             found = found["ScalingActivities"]
             return found if all(one["StatusCode"] != "InProgress" for one in found) else None
 
-        return [one["Cause"] for one in poll(ended, "all activities have ended")]
+        self.ended = poll(ended, "all activities have ended")
+        return [one["Cause"] for one in self.ended]
 
 
 def test_copies_and_instances_follow_the_load_down_to_zero_and_back(scene, gate):
@@ -417,6 +482,81 @@ def test_copies_and_instances_follow_the_load_down_to_zero_and_back(scene, gate)
     assert "component-busy" in scene.server.command("endpoints", "scaling", scene.name)
 
 
+def test_an_alarm_runs_step_policies_on_copies(scene):
+    scene = scene("component-steps")
+    scene.create("component-stepped")
+    scaling = Scaling(scene, "component-stepped")
+    scaling.register(1, 3)
+    more = scaling.step("more", AdjustmentType="ChangeInCapacity", StepAdjustments=[{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}])
+    fewer = scaling.step("fewer", AdjustmentType="ExactCapacity", StepAdjustments=[{"MetricIntervalUpperBound": 0, "ScalingAdjustment": 1}])
+    cloudwatch = scene.server.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName="component-busy-alarm",
+        Namespace="AWS/SageMaker",
+        MetricName="Invocations",
+        Dimensions=[{"Name": "InferenceComponentName", "Value": "component-stepped"}],
+        Statistic="Sum",
+        Period=10,
+        EvaluationPeriods=1,
+        Threshold=3,
+        ComparisonOperator="GreaterThanThreshold",
+        TreatMissingData="notBreaching",
+        AlarmActions=[more],
+    )
+    # One copy when the alarm goes off, and one more for each period that it stays so.
+    with Callers(scene, "component-stepped", count=1) as callers:
+        poll(lambda: scene.describe("component-stepped")["RuntimeConfig"]["CurrentCopyCount"] == 3, "the alarm brings copies")
+    assert callers.errors == [] and set(callers.answers) == {"component-stepped"}
+    cloudwatch.delete_alarms(AlarmNames=["component-busy-alarm"])
+    causes = scaling.causes()
+    assert len(causes) == 2 and all("component-busy-alarm" in cause and "policy more" in cause for cause in causes), causes
+    cloudwatch.put_metric_alarm(
+        AlarmName="component-quiet-alarm",
+        Namespace="Own",
+        MetricName="Backlog",
+        Statistic="Maximum",
+        Period=1,
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="LessThanThreshold",
+        TreatMissingData="ignore",
+        AlarmActions=[fewer],
+    )
+    cloudwatch.put_metric_data(Namespace="Own", MetricData=[{"MetricName": "Backlog", "Value": 0, "StorageResolution": 1}])
+    scene.copies("component-stepped", 1)
+    assert "component-quiet-alarm" in scaling.causes()[0] and "policy fewer" in scaling.causes()[0]
+    assert scaling.ended[0]["Details"] == "3 to 1 copies; the step asks for 1"
+    cloudwatch.delete_alarms(AlarmNames=["component-quiet-alarm"])
+
+
+def test_scheduled_actions_move_the_bounds_and_copies_follow(scene):
+    scene = scene("component-clock")
+    scene.create("component-scheduled")
+    scaling = Scaling(scene, "component-scheduled")
+    scaling.register(1, 1)
+
+    def soon(name, least, most):
+        at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2)
+        scaling.client.put_scheduled_action(
+            **scaling.target,
+            ScheduledActionName=name,
+            Schedule=at.strftime("at(%Y-%m-%dT%H:%M:%S)"),
+            ScalableTargetAction={"MinCapacity": least, "MaxCapacity": most},
+        )
+
+    soon("morning", 2, 3)
+    scene.copies("component-scheduled", 2)
+    assert scaling.causes() == ["minimum capacity was set to 2", "scheduled action name morning was triggered"]
+    soon("night", 0, 0)
+    scene.copies("component-scheduled", 0)
+    # With a bound of none no request brings one up.
+    assert scene.refused("component-scheduled").startswith(NO_CAPACITY)
+    soon("day", 1, 1)
+    scene.copies("component-scheduled", 1)
+    assert scene.ask("component-scheduled")["model"] == "component-scheduled"
+    assert scaling.causes()[:2] == ["minimum capacity was set to 1", "scheduled action name day was triggered"]
+
+
 def test_a_killed_server_serves_its_components_again(own_server):
     own_server.client("s3").create_bucket(Bucket="sagemaker-us-east-1-" + own_server.connection["account"])
     scene = Scene(own_server, "component-restart")
@@ -444,6 +584,92 @@ def test_a_killed_server_serves_its_components_again(own_server):
     assert scene.settled("component-kept")["InferenceComponentStatus"] == "InService"
     assert scene.ask("component-kept")["model"] == "new"
     scene.delete()
+
+
+def killable(faulty, name):
+    """An endpoint for components of a server that dies, and what asks the component of the same name."""
+    faulty.client("s3").create_bucket(Bucket="sagemaker-us-east-1-" + faulty.connection["account"])
+    scene = Scene(faulty, name, InstanceType="ml.m5.xlarge")
+    return scene, lambda runtime: scene.ask(name, runtime=runtime)["model"]
+
+
+def only(scene, copies):
+    """Waits until these copies of the scene's component are all that runs."""
+    wanted = {"DesiredCopyCount": copies, "CurrentCopyCount": copies}
+
+    def there():
+        return scene.describe(scene.name)["RuntimeConfig"] == wanted and len(scene.server.supervisors()) == copies
+
+    poll(there, f"{copies} copies run, and nothing else")
+
+
+def in_service(scene):
+    return lambda: scene.describe(scene.name)["InferenceComponentStatus"] == "InService"
+
+
+ONE_COPY = {"Type": "COPY_COUNT", "Value": 1}
+
+
+def test_a_rolling_update_goes_on_after_a_kill_in_each_step(faulty):
+    name = "component-rolling-kill"
+    scene, ask = killable(faulty, name)
+    scene.create(name, copies=2)
+    scene.model("component-rolling-new", says="new")
+    faulty.arm("deployment-moved")
+    with Steadily(faulty, ask) as load:
+        scene.sagemaker.update_inference_component(
+            InferenceComponentName=name,
+            Specification=scene.specification("component-rolling-new"),
+            DeploymentConfig={"RollingUpdatePolicy": {"MaximumBatchSize": ONE_COPY, "WaitIntervalInSeconds": 1}},
+        )
+        kills = load.through_each_step(in_service(scene))
+        load.more()
+        last = load.more()
+    assert load.errors == [] and set(load.answers) == {name, "new"} and set(last) == {"new"}
+    found = scene.describe(name)
+    assert found["Specification"]["ModelName"] == "component-rolling-new" and "FailureReason" not in found
+    assert kills == 3, "each step but the first was cut off once"
+    only(scene, 2)
+
+
+def test_a_rolling_update_goes_back_after_a_kill_in_each_step(faulty, turnstile):
+    name = "component-rollback-kill"
+    scene, ask = killable(faulty, name)
+    scene.create(name, copies=3)
+    # Two of three new copies start; while the third does, one of the three before is left.
+    url, holds = turnstile(2)
+    held = f"import urllib.request\nurllib.request.urlopen({url!r}).read()\n"
+    scene.model("component-rollback-new", says="new", script=held + textwrap.dedent(SCRIPT))
+    cloudwatch = faulty.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName="complaints", Namespace="Own", MetricName="Complaints", Statistic="Sum", Period=3600, EvaluationPeriods=1,
+        Threshold=1, ComparisonOperator="GreaterThanThreshold", TreatMissingData="ignore",
+    )
+    with Steadily(faulty, ask) as load:
+        scene.sagemaker.update_inference_component(
+            InferenceComponentName=name,
+            Specification=scene.specification("component-rollback-new"),
+            DeploymentConfig={
+                "RollingUpdatePolicy": {
+                    "MaximumBatchSize": ONE_COPY, "RollbackMaximumBatchSize": ONE_COPY, "WaitIntervalInSeconds": 0,
+                },
+                "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "complaints"}]},
+            },
+        )
+        poll(holds.is_set, "the third batch starts")
+        load.kill()
+        load.more()
+        assert scene.describe(name)["InferenceComponentStatus"] == "Updating"
+        faulty.arm("deployment-moved")
+        cloudwatch.set_alarm_state(AlarmName="complaints", StateValue="ALARM", StateReason="test")
+        kills = load.through_each_step(in_service(scene))
+        load.more()
+        last = load.more()
+    assert load.errors == [] and set(load.answers) == {name, "new"} and set(last) == {name}
+    found = scene.describe(name)
+    assert found["Specification"]["ModelName"] == name and "went into the state ALARM" in found["FailureReason"]
+    assert kills == 2, "each step back was cut off once"
+    only(scene, 3)
 
 
 SDK = """

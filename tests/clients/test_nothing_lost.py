@@ -80,11 +80,13 @@ IN_ASYNC_REQUESTS = {"async-stored"}
 IN_TRANSFORMS = {"transform-list", "transform-write", "transform-commit", "transform-stored", "transform-outcome"}
 # test_capture.py kills there.
 IN_CAPTURES = {"capture-begin", "capture-write", "capture-sync", "capture-stored"}
+# test_deployments.py and test_inference_components.py kill there.
+IN_DEPLOYMENTS = {"deployment-moved"}
 # test_serverless.py kills there.
 IN_SERVERLESS = {"unpacked-model"}
 # These have tests of their own below.
 ON_THEIR_OWN = {"metric-journal-cut", "workload-end-request", "workload-task", "workload-go", "infra-check-sync"}
-NOT_IN_DATA = AT_START | IN_SUPERVISORS | IN_JOBS | IN_ASYNC_REQUESTS | IN_TRANSFORMS | IN_CAPTURES | IN_SERVERLESS | ELSEWHERE | ON_THEIR_OWN
+NOT_IN_DATA = AT_START | IN_SUPERVISORS | IN_JOBS | IN_ASYNC_REQUESTS | IN_TRANSFORMS | IN_CAPTURES | IN_DEPLOYMENTS | IN_SERVERLESS | ELSEWHERE | ON_THEIR_OWN
 IN_DATA = [
     name for name in points() if name not in NOT_IN_DATA
 ] + ["database-begin", "database-commit", "database-committed"]
@@ -373,7 +375,7 @@ def test_attempts_that_are_lost_go_on_to_the_same_model(load):
 
 
 def test_every_point_has_a_test():
-    everywhere = AT_START | IN_SUPERVISORS | IN_JOBS | IN_ASYNC_REQUESTS | IN_TRANSFORMS | IN_CAPTURES | IN_SERVERLESS | ELSEWHERE | ON_THEIR_OWN | set(IN_DATA)
+    everywhere = AT_START | IN_SUPERVISORS | IN_JOBS | IN_ASYNC_REQUESTS | IN_TRANSFORMS | IN_CAPTURES | IN_DEPLOYMENTS | IN_SERVERLESS | ELSEWHERE | ON_THEIR_OWN | set(IN_DATA)
     assert set(points()) == everywhere, set(points()) ^ everywhere
     assert len(points()) > 50
 

@@ -1,17 +1,11 @@
 """The open inference protocols, with the clients that speak them, on endpoints that serve scripts."""
 
 import json
-import os
-import subprocess
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import pytest
 
-from conftest import Endpoints, Server, archive, stop_all
-
-PYTHON = os.environ.get("MODELYARD_OPEN_PYTHON")
+from conftest import Endpoints, archive, stop_all
+from open_tools import OpenServer, ask, call, host
 
 # Takes JSON only, and says so: what comes in another form is sent again as JSON.
 DOUBLING = """
@@ -68,9 +62,7 @@ SCRIPTS = {"open-doubling": DOUBLING, "open-texts": TEXTS, "open-chat": CHAT}
 @pytest.fixture(scope="module")
 def open_server(tmp_path_factory):
     """A server with an address for these protocols, and one endpoint for each kind of script."""
-    server = Server(tmp_path_factory.mktemp("open") / "data", "--open-protocols", "127.0.0.1:0").start()
-    lines = server.announced
-    server.open_address = next(line.split(" at ")[1].strip() for line in lines if "Open inference protocols" in line)
+    server = OpenServer(tmp_path_factory.mktemp("open") / "data").start()
     bucket = "sagemaker-us-east-1-" + server.connection["account"]
     server.client("s3").create_bucket(Bucket=bucket)
     role = server.client("iam").get_role(RoleName="ModelyardExecutionRole")["Role"]["Arn"]
@@ -95,20 +87,6 @@ def key(open_server):
     return open_server.command("endpoints", "key").strip()
 
 
-def ask(*words):
-    if not PYTHON:
-        pytest.fail("MODELYARD_OPEN_PYTHON must name a Python with tests/clients/requirements-open.txt")
-    done = subprocess.run(
-        [PYTHON, Path(__file__).parent / "open_clients.py", *words], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def host(address):
-    return address.split("//")[1]
-
-
 @pytest.mark.parametrize("client", ["triton_http", "triton_grpc"])
 def test_the_client_of_triton(open_server, key, client):
     seen = ask(client, host(open_server.open_address), key)
@@ -125,18 +103,6 @@ def test_the_client_of_triton(open_server, key, client):
         assert [none[0], no_output[0]] == ["StatusCode.NOT_FOUND", "StatusCode.INVALID_ARGUMENT"]
         assert seen["without key"] == "StatusCode.UNAUTHENTICATED"
         assert seen["unknown"] == "StatusCode.UNIMPLEMENTED"
-
-
-def call(url, key=None, body=None, **headers):
-    """Status and JSON of an answer."""
-    if key:
-        headers["Authorization"] = "Bearer " + key
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
 
 
 @pytest.mark.parametrize("is_below_prefix", [False, True])
@@ -161,11 +127,11 @@ def test_predict(open_server, key, is_below_prefix):
 def test_the_client_of_triton_names_one_of_many_models(open_server, key, protocol):
     seen = ask("triton_many", protocol, host(open_server.open_address), key)
     assert seen["answers"] == {
-        "several/doubling": ["several/doubling", [2.0, 4.0]],
-        "several/doubling.tar.gz": ["several/doubling.tar.gz", [2.0, 4.0]],
-        "several/folder/tripling": ["several/folder/tripling", [3.0, 6.0]],
+        "several/doubling": [[2.0, 4.0], "several/doubling", "several"],
+        "several/doubling.tar.gz": [[2.0, 4.0], "several/doubling.tar.gz", "several"],
+        "several/folder/tripling": [[3.0, 6.0], "several/folder/tripling", "several"],
     }
-    assert seen["ready"] is True and seen["model"] == "several/folder/tripling"
+    assert seen["ready"] is True and seen["model"]["name"] == "several/folder/tripling"
     absent, unnamed, one_only, outside = seen["refused"]
     assert "many/none.tar.gz" in absent[1] and "call the one that is meant several/MODEL" in unnamed[1]
     assert "the endpoint's model is called open-doubling" in one_only[1] and "leads out of the prefix" in outside[1]

@@ -168,6 +168,10 @@ points! {
     /// Values from a log are stored; the place in the log is not noted.
     CurveNoted = "curve-noted",
 
+    /// The requests of an endpoint or inference component go where the next step of its deployment has them; the step is not written
+    /// down. Cannot fail.
+    DeploymentMoved = "deployment-moved",
+
     /// The spool of an endpoint's capture is made; what it is for is written down.
     CaptureBegin = "capture-begin",
     /// Captured invocations are written to the spool. May be short.

@@ -247,6 +247,11 @@ impl Endpoint {
         self.phase = if self.serving.is_some() {
             EndpointPhase::UpdateFailed { reason }
         } else {
+            // What has failed answers nothing: a fleet beside it goes, too.
+            self.handle.route.store(None);
+            if let Some(beside) = self.take_beside() {
+                self.retire(beside);
+            }
             EndpointPhase::Failed { reason }
         };
         self.retire(failed);

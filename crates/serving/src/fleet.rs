@@ -271,6 +271,14 @@ impl Fleet {
         self.variants.iter().all(serves)
     }
 
+    /// Whether every wanted replica answers, also of a fleet that is healthy with fewer since it has served before.
+    pub(crate) fn is_whole(&self) -> bool {
+        let answers = |variant: &VariantFleet| {
+            variant.is_resumed || variant.replicas.values().all(|replica| replica.healthy)
+        };
+        self.variants.iter().all(answers)
+    }
+
     pub(crate) fn route(&self) -> Route {
         let variant = |variant: &VariantFleet| RouteVariant {
             name: Arc::from(variant.plan.name.as_str()),

@@ -318,7 +318,7 @@ impl Watched {
             Decision::Move { to, voice } => {
                 let (cause, voice) = told(voice);
                 self.told = None;
-                let details = voices_detail(&voice, current, to);
+                let details = voices_detail(&voice, self.facts.scaled, (current, to));
                 let reason = Reason {
                     cause,
                     details: Some(details),
@@ -342,13 +342,13 @@ impl Watched {
     }
 }
 
-fn voices_detail(voice: &Voice, from: u32, to: u32) -> String {
+fn voices_detail(voice: &Voice, scaled: Scaled, (from, to): (u32, u32)) -> String {
     let wanted = voice.wish.capacity;
     let lately = match voice.most_lately {
         Some(most) if to < from => format!("; the most that would have been needed lately is {most}"),
         _ => String::new(),
     };
-    format!("{from} to {to} instances; {wanted} would meet the target{lately}")
+    format!("{from} to {to} {}; {wanted} would meet the target{lately}", scaled.unit())
 }
 
 impl Watcher {

@@ -93,7 +93,7 @@ async fn attempt(app: &App, policy_arn: &str, breach: &Breach) -> Result<Option<
         return Ok(Some(false));
     }
     let to = wanted.clamp(facts.min, facts.max);
-    let details = format!("{current} to {to} instances; the step asks for {wanted}");
+    let details = format!("{current} to {to} {}; the step asks for {wanted}", facts.scaled.unit());
     let reason = Reason { cause, details: Some(details), out_cooldown_seconds: cooldown_seconds };
     Ok(acting::scale(app, &facts, (current, to), reason).await?.then_some(true))
 }

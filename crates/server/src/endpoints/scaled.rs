@@ -49,6 +49,15 @@ impl Scaled {
         }
     }
 
+    /// What one of it is called, several at once.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Scaled::Instances => "instances",
+            Scaled::ProvisionedConcurrency => "provisioned invocations at once",
+            Scaled::Copies => "copies",
+        }
+    }
+
     /// Whether a request that finds none of it brings up the first.
     pub fn is_woken(self) -> bool {
         matches!(self, Scaled::Instances | Scaled::Copies)

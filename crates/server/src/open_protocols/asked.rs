@@ -1,4 +1,4 @@
-//! A request of a client that is known: what it may do, and the endpoints that it sees.
+//! A request of a client that is known: what it may do, and the models that it sees.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,18 +6,16 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use serde_json::json;
-use serving::InvokeRequest;
 use store::resources::{ListQuery, Resource, ResourceKey, SortBy};
 use wire::{Authorize, Caller, Credentials};
 
 use super::key::{self, KeyProblem};
-use super::meant::OneOfMany;
+use super::model::COMPONENT_HEADER;
 use super::refusal::{Reason, Refusal};
 use crate::app::App;
-use crate::endpoints::EndpointRecord;
-use crate::sagemaker::kinds::ENDPOINT;
+use crate::sagemaker::kinds::{ENDPOINT, INFERENCE_COMPONENT};
 
-/// Most endpoints that a list names.
+/// Most endpoints, and most inference components, that a list names.
 const MOST_LISTED: usize = 1000;
 
 /// The way on which a request came.
@@ -36,8 +34,8 @@ pub struct Asked {
     pub caller: Caller,
     /// The name of this request in logs.
     pub request_id: String,
-    /// Which of a multi-model endpoint's models is meant.
-    pub one_of_many: Option<OneOfMany>,
+    /// The inference component that its header names.
+    pub component: Option<String>,
 }
 
 impl Asked {
@@ -79,7 +77,8 @@ impl Asked {
                 ));
             }
         };
-        Ok(Asked { app: app.clone(), caller, request_id: request_id.to_owned(), one_of_many: None })
+        let component = headers.get(COMPONENT_HEADER).and_then(|name| name.to_str().ok()).map(str::to_owned);
+        Ok(Asked { app: app.clone(), caller, request_id: request_id.to_owned(), component })
     }
 
     /// The key of an endpoint that the caller names.
@@ -100,22 +99,31 @@ impl Asked {
         authorized.map_err(|error| Refusal::new(Reason::Denied, error.message))
     }
 
-    /// A request to a model, with what all of them carry.
-    pub fn invocation(&self, version: Option<&str>) -> InvokeRequest {
-        InvokeRequest {
-            target_variant: version.map(str::to_owned),
-            request_id: Some(self.request_id.clone()),
-            target_model: self.one_of_many.as_ref().map(|one| one.target.clone()),
-            ..InvokeRequest::default()
-        }
-    }
-
-    /// The endpoints in service.
+    /// The models that the caller sees, by name: inference components in service, and endpoints in service that have models of their own.
     ///
     /// # Errors
     /// When the policies say no, or the database fails.
-    pub async fn endpoints(&self) -> Result<Vec<Resource>, Refusal> {
+    pub async fn models(&self) -> Result<Vec<Resource>, Refusal> {
         self.may("sagemaker:ListEndpoints", &json!({})).await?;
+        let mut models = self.in_service(ENDPOINT).await?;
+        models.retain(|endpoint| !self.app.endpoints.components.is_host(&endpoint.key));
+        models.extend(self.components().await?);
+        // Where both have one name, the endpoint is called by it.
+        models.sort_by(|one, other| one.key.name.cmp(&other.key.name));
+        models.dedup_by(|one, other| one.key.name == other.key.name);
+        Ok(models)
+    }
+
+    /// The inference components in service, by name.
+    ///
+    /// # Errors
+    /// When the policies say no, or the database fails.
+    pub async fn components(&self) -> Result<Vec<Resource>, Refusal> {
+        self.may("sagemaker:ListInferenceComponents", &json!({})).await?;
+        self.in_service(INFERENCE_COMPONENT).await
+    }
+
+    async fn in_service(&self, kind: &'static str) -> Result<Vec<Resource>, Refusal> {
         let (account, region) = (self.caller.account.clone(), self.caller.region.clone());
         let query = ListQuery {
             status: Some("InService".into()),
@@ -123,40 +131,25 @@ impl Asked {
             limit: MOST_LISTED,
             ..ListQuery::default()
         };
-        let read = self
-            .app
-            .database
-            .read(move |session| session.list_resources(&account, &region, ENDPOINT, &query));
+        let read =
+            self.app.database.read(move |session| session.list_resources(&account, &region, kind, &query));
         Ok(read.await.map_err(|error| failed(&error))?.resources)
     }
 
-    /// What is kept of an endpoint.
+    /// What is kept of an endpoint or inference component.
     ///
     /// # Errors
     /// When there is none of that name, or the database fails.
-    pub async fn resource(&self, name: &str) -> Result<Resource, Refusal> {
-        let wanted = self.endpoint(name);
+    pub async fn resource(&self, key: &ResourceKey) -> Result<Resource, Refusal> {
+        let wanted = key.clone();
         let read = self.app.database.read(move |session| session.find_resource(&wanted)).await;
-        read.map_err(|error| failed(&error))?.ok_or_else(|| Refusal::no_model(name))
-    }
-
-    /// What is kept of an endpoint, and what is deployed there.
-    ///
-    /// # Errors
-    /// When there is none of that name, or the database fails.
-    pub async fn deployed(&self, name: &str) -> Result<(Resource, EndpointRecord), Refusal> {
-        let resource = self.resource(name).await?;
-        let record = EndpointRecord::read(&resource.document).map_err(|error| {
-            tracing::error!(%error, endpoint = name, "the record of an endpoint cannot be read");
-            Refusal::new(Reason::Internal, "The endpoint's record cannot be read; the server's log says why.")
-        })?;
-        Ok((resource, record))
+        read.map_err(|error| failed(&error))?.ok_or_else(|| Refusal::no_model(&key.name))
     }
 }
 
 fn failed(error: &store::Error) -> Refusal {
-    tracing::error!(%error, "an endpoint could not be looked up");
-    Refusal::new(Reason::Internal, "The endpoints cannot be looked up now; the server's log says why.")
+    tracing::error!(%error, "a model could not be looked up");
+    Refusal::new(Reason::Internal, "The models cannot be looked up now; the server's log says why.")
 }
 
 /// Whether a request without a key comes from a program of this machine, and not from a page in its browser, whatever name that page

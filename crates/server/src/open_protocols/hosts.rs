@@ -1,22 +1,26 @@
-//! What kind of host answers for an endpoint: one of ours, or a container.
+//! What kind of host answers for a model: one of ours, or a container.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use runner::catalogue::Source;
-use serving::EndpointStatus;
+use serving::{EndpointStatus, InvokeError};
+use store::resources::{Resource, ResourceKey};
 use tokio::sync::watch;
 
 use super::asked::Asked;
+use super::model::Model;
 use super::refusal::Refusal;
 use super::translation::Form;
 use crate::app::App;
 use crate::endpoints::EndpointRecord;
+use crate::endpoints::components::ComponentRecord;
+use crate::sagemaker::kinds::INFERENCE_COMPONENT;
 
-/// Most endpoints that are remembered; beyond, all are forgotten and found out anew.
+/// Most models that are remembered; beyond, all are forgotten and found out anew.
 const MOST_KNOWN: usize = 10_000;
 
-/// What was found out about endpoints.
+/// What was found out about models.
 #[derive(Debug, Default)]
 pub struct Hosts {
     known: Mutex<HashMap<String, Known>>,
@@ -24,14 +28,14 @@ pub struct Hosts {
 
 #[derive(Debug)]
 struct Known {
-    /// Tells an endpoint from a later one of the same name.
+    /// Tells an endpoint or component from a later one of the same name.
     status: watch::Receiver<EndpointStatus>,
     /// The fleet of which it was found out.
     generation: u64,
     host: Host,
 }
 
-/// What is known of an endpoint's hosts.
+/// What is known of a model's hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
     /// Whether some variant is a container, which may speak the protocols by itself.
@@ -48,23 +52,25 @@ impl Hosts {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What answers for an endpoint.
+    /// What answers for a model.
     ///
     /// # Errors
-    /// When there is no such endpoint, or the database fails.
-    pub async fn of(&self, asked: &Asked, name: &str) -> Result<Host, Refusal> {
-        let key = asked.endpoint(name);
-        let status = asked.app.endpoints.watch(&key).ok_or_else(|| Refusal::no_model(name))?;
+    /// When there is no such endpoint, nothing of the component runs, or the database fails.
+    pub async fn of(&self, asked: &Asked, model: &Model) -> Result<Host, Refusal> {
+        let key = model.key();
+        let status = asked.app.endpoints.watch(key).ok_or_else(|| {
+            asked.refusal(model, &InvokeError::NoSuchEndpoint { endpoint: key.name.clone() })
+        })?;
         let generation = status.borrow().generation;
-        let id = format!("{}/{}/{}", key.account, key.region, key.name.to_lowercase());
+        let id = id(key);
         let found = self.known().get(&id).and_then(|known| {
             (known.generation == generation && known.status.same_channel(&status)).then(|| known.host.clone())
         });
         if let Some(host) = found {
             return Ok(host);
         }
-        let resource = asked.resource(name).await?;
-        let host = host(&asked.app, &resource.document).await;
+        let resource = asked.resource(key).await?;
+        let host = host(&asked.app, &resource).await;
         let mut known = self.known();
         if known.len() >= MOST_KNOWN {
             known.clear();
@@ -73,20 +79,27 @@ impl Hosts {
         Ok(host)
     }
 
-    /// Remembers the form of tensors that an endpoint took.
-    pub fn took(&self, asked: &Asked, name: &str, form: &Form) {
-        let key = asked.endpoint(name);
-        let id = format!("{}/{}/{}", key.account, key.region, key.name.to_lowercase());
-        if let Some(known) = self.known().get_mut(&id) {
+    /// Remembers the form of tensors that a model took.
+    pub fn took(&self, model: &Model, form: &Form) {
+        if let Some(known) = self.known().get_mut(&id(model.key())) {
             known.host.form = Some(form.clone());
         }
     }
 }
 
-async fn host(app: &App, document: &serde_json::Value) -> Host {
-    let Ok(record) = EndpointRecord::read(document) else { return Host::default() };
+fn id(key: &ResourceKey) -> String {
+    format!("{}/{}/{}/{}", key.account, key.region, key.kind, key.name.to_lowercase())
+}
+
+async fn host(app: &App, resource: &Resource) -> Host {
+    let document = &resource.document;
+    let variants = if resource.key.kind == INFERENCE_COMPONENT {
+        ComponentRecord::read(document).map(|record| vec![record.side.deployed])
+    } else {
+        EndpointRecord::read(document).map(|record| record.variants)
+    };
     let mut host = Host::default();
-    for variant in &record.variants {
+    for variant in variants.unwrap_or_default() {
         let profile = app.containers.profile(&app.catalogue, &variant.image).await;
         host.is_container |= profile.is_ok_and(|profile| matches!(profile.source, Source::Container(_)));
         host.has_many |= variant.models.is_some();

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serving::{InvokeError, InvokeRequest, InvokeResponse};
 
 use super::asked::Asked;
+use super::model::Model;
 use super::refusal::{Reason, Refusal};
 use super::translation::{AnswerProblem, Form, outputs};
 use super::v2_message::{InferAnswer, InferRequest, is_header};
@@ -36,17 +37,17 @@ pub async fn beside<T: Send + 'static>(
     })
 }
 
-/// Asks the model `name` for an inference.
+/// Asks a model for an inference.
 ///
 /// # Errors
 /// What the caller is told.
 pub async fn infer(
     asked: &Asked,
-    name: &str,
+    model: &Model,
     version: Option<&str>,
     request: &Arc<InferRequest>,
 ) -> Result<InferAnswer, Refusal> {
-    let host = asked.app.open_protocols.hosts.of(asked, name).await?;
+    let host = asked.app.open_protocols.hosts.of(asked, model).await?;
     let mut forms = Form::of(request, host.is_container).map_err(Refusal::invalid)?;
     if let Some(at) = forms.iter().position(|form| Some(form) == host.form.as_ref()) {
         forms.swap(0, at);
@@ -62,19 +63,21 @@ pub async fn infer(
             custom_attributes: request.options.custom_attributes.clone(),
             inference_id: request.id.clone().filter(|id| is_header(id, MOST_INFERENCE_ID)),
             body,
-            ..asked.invocation(version)
+            ..asked.invocation(model, version)?
         };
-        match asked.app.endpoints.invoke(&asked.endpoint(name), invocation).await {
+        match asked.app.endpoints.invoke(model.key(), invocation).await {
             Ok(response) => {
                 // A host that takes the first form needs no memory of it.
                 if index > 0 {
-                    asked.app.open_protocols.hosts.took(asked, name, &form);
+                    asked.app.open_protocols.hosts.took(model, &form);
                 }
-                return answer(asked.called(name), request, response).await;
+                let answered = answer(model.called(model.name()), request, response).await?;
+                let model_version = model.version(answered.model_version);
+                return Ok(InferAnswer { model_version, ..answered });
             }
             Err(InvokeError::ModelError { answer, .. })
                 if answer.status == UNSUPPORTED_MEDIA_TYPE && index < last => {}
-            Err(error) => return Err(Refusal::of(name, &error)),
+            Err(error) => return Err(asked.refusal(model, &error)),
         }
     }
     Err(Refusal::new(Reason::Internal, "The model was not asked."))

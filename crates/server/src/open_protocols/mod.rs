@@ -8,7 +8,7 @@ mod hosts;
 mod infer;
 pub mod key;
 mod listening;
-mod meant;
+mod model;
 mod npy;
 mod openai;
 mod pass_through;

@@ -10,7 +10,7 @@ use serving::{InvokeError, InvokeRequest, InvokeStream, SpokenPath, SpokenProtoc
 use wire::Body;
 
 use super::asked::Asked;
-use super::meant::meant;
+use super::model::Model;
 use super::refusal::{Reason, Refusal};
 use super::{pass_through, reply};
 
@@ -28,12 +28,12 @@ struct Head {
     stream: Option<bool>,
 }
 
-/// Answers a request at `path`. The endpoint is `scope`, where the address names one; else the request's model.
+/// Answers a request at `path`. The model is below the endpoint `scope`, where the address names one.
 ///
 /// # Errors
 /// What the caller is told.
 pub async fn answer(
-    asked: Asked,
+    asked: &Asked,
     scope: Option<&str>,
     path: &'static str,
     headers: &HeaderMap,
@@ -41,13 +41,13 @@ pub async fn answer(
 ) -> Result<Response<Body>, Refusal> {
     let head: Head = serde_json::from_slice(&body)
         .map_err(|error| Refusal::invalid(format!("The request cannot be read: {error}.")))?;
-    let Some(called) = head.model.as_deref().or(scope) else {
+    let Some(name) = head.model.as_deref().or(scope) else {
         return Err(Refusal::invalid("The request names no model; models are the endpoints in service."));
     };
-    let (asked, name) = meant(asked, scope, called).await?;
-    let native_path = match scope {
-        Some(_) => SpokenPath::Exact(path.to_owned()),
-        None => SpokenPath::InBody { path, name: called.to_owned() },
+    let model = &asked.model(scope, name).await?;
+    let native_path = match model.is_scoped {
+        true => SpokenPath::Exact(path.to_owned()),
+        false => SpokenPath::InBody { path, name: name.to_owned() },
     };
     let wants_stream = head.stream == Some(true);
     let words =
@@ -57,23 +57,22 @@ pub async fn answer(
         accept: Some(if wants_stream { EVENTS } else { JSON }.into()),
         body,
         spoken: Some(SpokenRequest { is_required: false, ..words }.into()),
-        ..asked.invocation(None)
+        ..asked.invocation(model, None)?
     };
-    let key = asked.endpoint(name);
     if wants_stream {
-        return match asked.app.endpoints.invoke_stream(&key, invocation).await {
-            Ok(stream) => streamed(stream).await.map_err(|error| Refusal::of(name, &error)),
-            Err(error) => failed(name, error),
+        return match asked.app.endpoints.invoke_stream(model.key(), invocation).await {
+            Ok(stream) => streamed(stream).await.map_err(|error| asked.refusal(model, &error)),
+            Err(error) => failed(asked, model, error),
         };
     }
-    match asked.app.endpoints.invoke(&key, invocation).await {
+    match asked.app.endpoints.invoke(model.key(), invocation).await {
         Ok(response) => Ok(pass_through::answered(&response.answer, response.body)),
-        Err(error) => failed(name, error),
+        Err(error) => failed(asked, model, error),
     }
 }
 
 /// Errors that a model wrote in the words of this protocol are passed on; `{"error": …}` is one.
-fn failed(name: &str, error: InvokeError) -> Result<Response<Body>, Refusal> {
+fn failed(asked: &Asked, model: &Model, error: InvokeError) -> Result<Response<Body>, Refusal> {
     /// The member by which its errors are known.
     #[derive(serde::Deserialize)]
     struct Error {
@@ -86,7 +85,7 @@ fn failed(name: &str, error: InvokeError) -> Result<Response<Body>, Refusal> {
         {
             Ok(pass_through::answered(&answer, body))
         }
-        error => Err(Refusal::of(name, &error)),
+        error => Err(asked.refusal(model, &error)),
     }
 }
 

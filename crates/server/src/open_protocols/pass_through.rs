@@ -6,6 +6,7 @@ use serving::{InvokeError, InvokeRequest, ModelAnswer, SpokenPath, SpokenProtoco
 use wire::Body;
 
 use super::asked::Asked;
+use super::model::Model;
 use super::refusal::Refusal;
 use super::reply;
 use super::v2_message::HEADER_LENGTH;
@@ -39,17 +40,17 @@ pub fn request(
     }
 }
 
-/// Passes a request on to an endpoint of containers; `None` when the one that would answer does not speak the protocol.
+/// Passes a request on to a model of containers; `None` when the one that would answer does not speak the protocol.
 ///
 /// # Errors
 /// What the caller is told when there is no answer.
 pub async fn ask(
     asked: &Asked,
-    name: &str,
+    model: &Model,
     version: Option<&str>,
     words: SpokenRequest,
 ) -> Result<Option<Response<Body>>, Refusal> {
-    let host = asked.app.open_protocols.hosts.of(asked, name).await?;
+    let host = asked.app.open_protocols.hosts.of(asked, model).await?;
     // A container of many models gets requests at the paths of each model only.
     if !host.is_container || host.has_many {
         return Ok(None);
@@ -58,15 +59,15 @@ pub async fn ask(
         // What is checked and counted of a request is its body, whoever reads it.
         body: words.body.clone(),
         spoken: Some(words.into()),
-        ..asked.invocation(version)
+        ..asked.invocation(model, version)?
     };
-    match asked.app.endpoints.invoke(&asked.endpoint(name), invocation).await {
+    match asked.app.endpoints.invoke(model.key(), invocation).await {
         Ok(response) => Ok(Some(answered(&response.answer, response.body))),
         Err(InvokeError::NotSpoken) => Ok(None),
         Err(InvokeError::ModelError { answer, body, .. }) if answer.spoken_headers.is_some() => {
             Ok(Some(answered(&answer, body)))
         }
-        Err(error) => Err(Refusal::of(name, &error)),
+        Err(error) => Err(asked.refusal(model, &error)),
     }
 }
 

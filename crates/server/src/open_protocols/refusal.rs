@@ -87,16 +87,11 @@ impl Refusal {
         Refusal::new(Reason::Invalid, message)
     }
 
-    /// What came of an invocation of the endpoint `name`.
+    /// What came of an invocation of the model `name`.
     pub fn of(name: &str, error: &InvokeError) -> Refusal {
         let reason = match error {
             InvokeError::NoSuchEndpoint { .. } => return Refusal::no_model(name),
-            InvokeError::NoSuchVariant { variant } => {
-                let text = format!(
-                    "The model {name} has no version {variant}; versions are the endpoint's variants."
-                );
-                return Refusal::new(Reason::NotFound, text);
-            }
+            InvokeError::NoSuchVariant { variant } => return Refusal::no_version(name, variant),
             InvokeError::WrongTarget { problem: TargetProblem::NoModelNamed } => {
                 let text =
                     format!("The endpoint {name} has many models; call the one that is meant {name}/MODEL.");
@@ -120,11 +115,18 @@ impl Refusal {
         Refusal::new(reason, error.to_string())
     }
 
-    /// There is no endpoint of that name, or it is another account's: which of both, nobody is told.
+    /// There is no model of that name, or it is another account's: which of both, nobody is told.
     pub fn no_model(name: &str) -> Refusal {
-        Refusal::new(
-            Reason::NotFound,
-            format!("There is no model {name}; models are the endpoints in service."),
-        )
+        let text = format!(
+            "There is no model {name}; models are the endpoints and inference components in service."
+        );
+        Refusal::new(Reason::NotFound, text)
+    }
+
+    /// A model has no such version.
+    pub fn no_version(name: &str, version: &str) -> Refusal {
+        let text =
+            format!("The model {name} has no version {version}; versions are the endpoint's variants.");
+        Refusal::new(Reason::NotFound, text)
     }
 }

@@ -11,10 +11,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 use serving::{SpokenPath, SpokenProtocol};
+use store::resources::Resource;
 use wire::{Body, Peer};
 
 use super::asked::{Asked, Door};
-use super::meant::meant;
 use super::refusal::{Reason, Refusal};
 use super::v2::{self, Wanted};
 use super::v2_message::HEADER_LENGTH;
@@ -164,17 +164,14 @@ async fn routed(
     }
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
     let asked = Asked::by(app, &parts.headers, peer, door, request_id).await?;
-    if let Some(scope) = scope {
-        asked.may_invoke(scope).await?;
-    }
     match route {
         Route::ServerMetadata | Route::Health => Ok(reply::empty()),
-        Route::V2 { model, version, wanted } => {
-            let model = &*decoded(model);
-            let (asked, endpoint) = meant(asked, scope, model).await?;
+        Route::V2 { model: name, version, wanted } => {
+            let name = &*decoded(name);
+            let model = asked.model(scope, name).await?;
             if *wanted == Wanted::Ready {
-                let is_ready = v2::ready(&asked, endpoint, version.filter(|_| scope.is_none())).await?;
-                return Ok(v2::readiness(model, is_ready));
+                let is_ready = asked.ready(&model, version.filter(|_| !model.is_scoped)).await?;
+                return Ok(v2::readiness(name, is_ready));
             }
             let body = if *wanted == Wanted::Infer {
                 read(parts, body, wire::RAW_BODY_LIMIT_BYTES).await?
@@ -183,11 +180,12 @@ async fn routed(
             };
             // Below an endpoint's own address, models and versions are those of its container.
             let after = if *wanted == Wanted::Infer { "/infer" } else { "" };
-            let (native_path, target) = match scope {
-                Some(_) => (SpokenPath::Exact(path.to_owned()), None),
-                None => {
-                    (SpokenPath::Model { before: "/v2/models/", name: endpoint.to_owned(), after }, *version)
-                }
+            let (native_path, target) = match model.is_scoped {
+                true => (SpokenPath::Exact(path.to_owned()), None),
+                false => (
+                    SpokenPath::Model { before: "/v2/models/", name: model.name().to_owned(), after },
+                    *version,
+                ),
             };
             let words = pass_through::request(
                 SpokenProtocol::InferenceV2,
@@ -196,56 +194,47 @@ async fn routed(
                 &parts.headers,
                 body.clone(),
             );
-            if let Some(answered) = pass_through::ask(&asked, endpoint, target, words).await? {
+            if let Some(answered) = pass_through::ask(&asked, &model, target, words).await? {
                 return Ok(answered);
             }
-            asked.check_own_name(scope, model)?;
+            model.check_own_name(scope, name)?;
             if *wanted == Wanted::Metadata {
-                return Ok(reply::value(&v2::metadata(&asked, endpoint, *version).await?));
+                return Ok(reply::value(&v2::metadata(&asked, &model, *version).await?));
             }
             let request = v2::read(body, parts.headers.get(HEADER_LENGTH)).await?;
-            v2::answer(&asked, endpoint, *version, request).await
+            v2::answer(&asked, &model, *version, request).await
         }
         Route::OpenAi(path) => {
             let body = read(parts, body, wire::RAW_BODY_LIMIT_BYTES).await?;
-            openai::answer(asked, scope, path, &parts.headers, body).await
+            openai::answer(&asked, scope, path, &parts.headers, body).await
         }
-        Route::Models if scope.is_none() => models(&asked).await,
-        Route::Models => {
-            let name = scope.unwrap_or_default();
-            for protocol in [SpokenProtocol::OpenAi, SpokenProtocol::PredictionV1] {
-                let native_path = SpokenPath::Exact(path.to_owned());
-                let words =
-                    pass_through::request(protocol, Method::GET, native_path, &parts.headers, Bytes::new());
-                if let Some(answered) = pass_through::ask(&asked, name, None, words).await? {
-                    return Ok(answered);
-                }
-            }
-            let resource = asked.resource(name).await?;
-            let listed = [described(&resource)];
-            Ok(reply::value(&json!({"object": "list", "data": listed, "models": [resource.key.name]})))
-        }
-        Route::Model(model) => {
-            let model = &*decoded(model);
-            let (asked, endpoint) = meant(asked, scope, model).await?;
-            asked.check_own_name(scope, model)?;
-            let is_ready = v2::ready(&asked, endpoint, None).await?;
-            let resource = asked.resource(endpoint).await?;
+        Route::Models => match scope {
+            None => Ok(listed(&asked.models().await?)),
+            Some(scope) => models_below(&asked, scope, path, &parts.headers).await,
+        },
+        Route::Model(name) => {
+            let name = &*decoded(name);
+            let model = asked.model(scope, name).await?;
+            model.check_own_name(scope, name)?;
+            let is_ready = asked.ready(&model, None).await?;
+            let resource = asked.resource(model.key()).await?;
             let mut described = described(&resource);
-            described["name"] = json!(asked.called(&resource.key.name));
+            described["name"] = json!(model.called(&resource.key.name));
             // The word is a text in this protocol.
             described["ready"] = json!(if is_ready { "True" } else { "False" });
             Ok(reply::value(&described))
         }
-        Route::Verb { model, verb: "predict" } => {
-            let model = &*decoded(model);
-            let (asked, endpoint) = meant(asked, scope, model).await?;
+        Route::Verb { model: name, verb: "predict" } => {
+            let name = &*decoded(name);
+            let model = asked.model(scope, name).await?;
             let body = read(parts, body, wire::RAW_BODY_LIMIT_BYTES).await?;
-            let native_path = match scope {
-                Some(_) => SpokenPath::Exact(path.to_owned()),
-                None => {
-                    SpokenPath::Model { before: "/v1/models/", name: endpoint.to_owned(), after: ":predict" }
-                }
+            let native_path = match model.is_scoped {
+                true => SpokenPath::Exact(path.to_owned()),
+                false => SpokenPath::Model {
+                    before: "/v1/models/",
+                    name: model.name().to_owned(),
+                    after: ":predict",
+                },
             };
             let words = pass_through::request(
                 SpokenProtocol::PredictionV1,
@@ -254,11 +243,11 @@ async fn routed(
                 &parts.headers,
                 body.clone(),
             );
-            if let Some(answered) = pass_through::ask(&asked, endpoint, None, words).await? {
+            if let Some(answered) = pass_through::ask(&asked, &model, None, words).await? {
                 return Ok(answered);
             }
-            asked.check_own_name(scope, model)?;
-            v1::predict(&asked, endpoint, &parts.headers, body).await
+            model.check_own_name(scope, name)?;
+            v1::predict(&asked, &model, &parts.headers, body).await
         }
         Route::Verb { verb: "explain", .. } => {
             Err(Refusal::new(Reason::NotDone, "Explanations are not done yet; use :predict."))
@@ -270,19 +259,42 @@ async fn routed(
 }
 
 /// A name as it was before it became a part of a path.
-fn decoded(model: &str) -> Cow<'_, str> {
-    percent_decode_str(model).decode_utf8_lossy()
+fn decoded(name: &str) -> Cow<'_, str> {
+    percent_decode_str(name).decode_utf8_lossy()
 }
 
-/// The models that the caller sees, for clients of both protocols that have this path.
-async fn models(asked: &Asked) -> Result<Response<Body>, Refusal> {
-    let resources = asked.endpoints().await?;
+/// The models below an endpoint's own address: those that its container names; else its own, or its components.
+async fn models_below(
+    asked: &Asked,
+    scope: &str,
+    path: &str,
+    headers: &http::HeaderMap,
+) -> Result<Response<Body>, Refusal> {
+    let components = asked.app.endpoints.components.of(&asked.endpoint(scope));
+    if asked.component.is_none() && components.len() > 1 {
+        let mut resources = asked.components().await?;
+        resources.retain(|resource| components.contains(&resource.key));
+        return Ok(listed(&resources));
+    }
+    let model = asked.model(Some(scope), scope).await?;
+    for protocol in [SpokenProtocol::OpenAi, SpokenProtocol::PredictionV1] {
+        let native_path = SpokenPath::Exact(path.to_owned());
+        let words = pass_through::request(protocol, Method::GET, native_path, headers, Bytes::new());
+        if let Some(answered) = pass_through::ask(asked, &model, None, words).await? {
+            return Ok(answered);
+        }
+    }
+    Ok(listed(&[asked.resource(model.key()).await?]))
+}
+
+/// A list of models, for clients of both protocols that have this path.
+fn listed(resources: &[Resource]) -> Response<Body> {
     let names: Vec<&str> = resources.iter().map(|resource| resource.key.name.as_str()).collect();
     let data: Vec<_> = resources.iter().map(described).collect();
-    Ok(reply::value(&json!({"object": "list", "data": data, "models": names})))
+    reply::value(&json!({"object": "list", "data": data, "models": names}))
 }
 
-fn described(resource: &store::resources::Resource) -> serde_json::Value {
+fn described(resource: &Resource) -> serde_json::Value {
     json!({
         "id": resource.key.name,
         "object": "model",

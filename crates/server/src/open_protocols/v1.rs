@@ -8,6 +8,7 @@ use wire::Body;
 
 use super::asked::Asked;
 use super::infer::beside;
+use super::model::Model;
 use super::refusal::{Reason, Refusal};
 use super::{npy, reply};
 
@@ -19,7 +20,7 @@ const JSON: &str = "application/json";
 /// What the caller is told.
 pub async fn predict(
     asked: &Asked,
-    name: &str,
+    model: &Model,
     headers: &HeaderMap,
     body: Bytes,
 ) -> Result<Response<Body>, Refusal> {
@@ -31,10 +32,10 @@ pub async fn predict(
         accept: Some(JSON.into()),
         custom_attributes: attributes.map(str::to_owned),
         body,
-        ..asked.invocation(None)
+        ..asked.invocation(model, None)?
     };
-    let invoked = asked.app.endpoints.invoke(&asked.endpoint(name), invocation).await;
-    let response = invoked.map_err(|error| Refusal::of(name, &error))?;
+    let invoked = asked.app.endpoints.invoke(model.key(), invocation).await;
+    let response = invoked.map_err(|error| asked.refusal(model, &error))?;
     let content_type = response.answer.content_type;
     let written = beside(response.body.len(), move || answer(content_type.as_deref(), response.body)).await?;
     let written = written.map_err(|problem| Refusal::new(Reason::BadAnswer, problem))?;

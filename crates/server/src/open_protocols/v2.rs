@@ -9,9 +9,11 @@ use wire::Body;
 
 use super::asked::Asked;
 use super::infer::{beside, infer};
-use super::refusal::{Reason, Refusal};
+use super::model::Model;
+use super::refusal::Refusal;
 use super::reply;
 use super::v2_message::{self, HEADER_LENGTH, InferRequest};
+use crate::endpoints::variant_names;
 
 /// What the server says of itself.
 pub const SERVER_NAME: &str = "modelyard";
@@ -57,37 +59,20 @@ pub fn server_metadata() -> Value {
 ///
 /// # Errors
 /// When there is none of that name.
-pub async fn metadata(asked: &Asked, name: &str, version: Option<&str>) -> Result<Value, Refusal> {
-    let (resource, record) = asked.deployed(name).await?;
-    asked.check_archive(name).await?;
-    let versions: Vec<&str> = record.variants.iter().map(|variant| variant.name.as_str()).collect();
+pub async fn metadata(asked: &Asked, model: &Model, version: Option<&str>) -> Result<Value, Refusal> {
+    let resource = asked.found(model).await?;
+    let versions = match model.variant() {
+        Some(variant) => vec![variant.to_owned()],
+        None => variant_names(&resource.document),
+    };
     if let Some(version) = version
-        && !versions.contains(&version)
+        && !versions.iter().any(|own| own == version)
     {
-        return Err(no_version(name, version));
+        return Err(Refusal::no_version(model.name(), version));
     }
     Ok(json!({
-        "name": asked.called(&resource.key.name), "versions": versions, "platform": SERVER_NAME, "inputs": [], "outputs": [],
+        "name": model.called(&resource.key.name), "versions": versions, "platform": SERVER_NAME, "inputs": [], "outputs": [],
     }))
-}
-
-/// Whether a model answers.
-///
-/// # Errors
-/// When there is none of that name.
-pub async fn ready(asked: &Asked, name: &str, version: Option<&str>) -> Result<bool, Refusal> {
-    asked.check_archive(name).await?;
-    let key = asked.endpoint(name);
-    match (asked.app.endpoints.is_ready(&key, version), version) {
-        (Some(is_ready), _) => Ok(is_ready),
-        (None, Some(version)) if asked.app.endpoints.watch(&key).is_some() => Err(no_version(name, version)),
-        (None, _) => Err(Refusal::no_model(name)),
-    }
-}
-
-fn no_version(name: &str, version: &str) -> Refusal {
-    let text = format!("The model {name} has no version {version}; versions are the endpoint's variants.");
-    Refusal::new(Reason::NotFound, text)
 }
 
 /// The answer to a question for readiness.
@@ -121,11 +106,11 @@ pub async fn read(body: Bytes, header_length: Option<&HeaderValue>) -> Result<Ar
 /// What the caller is told.
 pub async fn answer(
     asked: &Asked,
-    name: &str,
+    model: &Model,
     version: Option<&str>,
     request: Arc<InferRequest>,
 ) -> Result<Response<Body>, Refusal> {
-    let answer = infer(asked, name, version, &request).await?;
+    let answer = infer(asked, model, version, &request).await?;
     let bytes = answer.outputs.iter().map(|tensor| tensor.data.len()).sum();
     let written = beside(bytes, move || answer.write(&request)).await?;
     let content_type = match written.header_bytes {

@@ -2,7 +2,6 @@
 
 mod async_invocations;
 mod component_hosts;
-mod component_invocations;
 mod component_specifications;
 mod dataset_fields;
 mod deployments;

@@ -10,8 +10,8 @@ use serving::{InvokeError, InvokeRequest, InvokeStream, ModelAnswer, TargetProbl
 use store::resources::ResourceKey;
 use wire::{Body, RawRequest, event_stream};
 
-use super::component_invocations::Target;
 use super::kinds::ENDPOINT;
+use crate::endpoints::components::Target;
 use crate::{Cx, Error, Registry, Result};
 
 /// How much of a failed model's answer its error carries: far more than anybody reads.
@@ -87,7 +87,8 @@ fn stream_error_code(error: &InvokeError) -> &'static str {
 /// The endpoint's name, what answers for it, and what goes to the model.
 fn taken(cx: &Cx, request: RawRequest) -> Result<(String, Target, InvokeRequest)> {
     let name = request.labels.get("EndpointName").cloned().unwrap_or_default();
-    cx.state.endpoints.queues.check_direct(&super::record_key(cx, ENDPOINT, &name))?;
+    let endpoint = super::record_key(cx, ENDPOINT, &name);
+    cx.state.endpoints.queues.check_direct(&endpoint)?;
     let mut invocation = InvokeRequest {
         request_id: Some(cx.request_id.clone()),
         body: request.body,
@@ -119,7 +120,8 @@ fn taken(cx: &Cx, request: RawRequest) -> Result<(String, Target, InvokeRequest)
         }
     }
     invocation.accept = streamed_accept.or(invocation.accept);
-    let target = Target::of(cx, &name, component.as_deref(), &mut invocation)?;
+    let target = Target::of(&cx.state, endpoint, component.as_deref())?;
+    target.admit(&cx.state, &mut invocation)?;
     Ok((name, target, invocation))
 }
 
@@ -169,8 +171,8 @@ fn wrong_target(name: &str, account: &str, problem: &TargetProblem) -> String {
 
 /// What the caller is told when there is no answer.
 fn refused(cx: &Cx, name: &str, target: &Target, error: InvokeError) -> Error {
-    if let Some(refusal) = target.refusal(cx, &error) {
-        return refusal;
+    if let Some(problem) = target.refusal(&cx.state, &error) {
+        return problem.into();
     }
     let account = &cx.caller.account;
     let (group, owner) = target.logs();

@@ -9,10 +9,12 @@ use wire::Peer;
 
 use crate::app::{Answer, Key, TestApp};
 
-const CLOSED: Door = Door { opens_without_key: false };
+/// Everybody needs a key.
+pub const CLOSED: Door = Door { opens_without_key: false };
 const OPEN: Door = Door { opens_without_key: true };
 
-fn bearer(key: &Key) -> String {
+/// What a client sends as its key.
+pub fn bearer(key: &Key) -> String {
     let seal = inference_key(
         &key.access_key_id,
         &key.secret_access_key,
@@ -24,7 +26,7 @@ fn bearer(key: &Key) -> String {
 }
 
 /// Asks at the root of an address of these protocols, from `peer`.
-async fn ask_from(
+pub async fn ask_from(
     app: &TestApp,
     door: Door,
     peer: &str,

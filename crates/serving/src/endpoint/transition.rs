@@ -152,7 +152,7 @@ impl Endpoint {
         self.beside.as_ref().map(|beside| BesideStatus {
             generation: beside.fleet.generation,
             share: if beside.has_been_ready { beside.share } else { 0.0 },
-            is_ready: beside.fleet.is_healthy(),
+            is_ready: beside.fleet.is_whole(),
             failure: beside.failure.clone(),
             variants: beside.fleet.status(),
         })

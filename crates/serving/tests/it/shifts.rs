@@ -138,6 +138,71 @@ async fn both_fleets_are_taken_up_by_the_next_data_plane() {
     assert!(scene.launcher.running().is_empty());
 }
 
+/// Says which version it is; a start waits while its model's folder has a file `closed`.
+const GATED: &str = r#"
+import os, time
+
+def model_fn(model_dir):
+    while os.path.exists(os.path.join(model_dir, "closed")):
+        time.sleep(0.01)
+    with open(os.path.join(model_dir, "version")) as file:
+        return file.read()
+
+def transform_fn(model, body, content_type, accept, context):
+    return model, "text/plain"
+"#;
+
+#[tokio::test]
+async fn a_fleet_that_is_taken_up_is_ready_when_all_of_it_answers() {
+    let (mut scene, old, _) = two_plans().await;
+    let model = scene.model_with_script("gated", GATED);
+    let with = |replicas| {
+        let mut plan = plan(2, &model);
+        plan.variants[0].replicas = replicas;
+        plan
+    };
+    shift(&scene, &old, &with(1), 0.5).await;
+    std::fs::write(model.join("closed"), "").unwrap();
+    scene.restart_data_plane();
+    let again = Shift {
+        main: old.clone(),
+        beside: with(2),
+        share: 0.5,
+        main_has_served: true,
+        beside_has_served: true,
+    };
+    scene.data_plane.shift(again).unwrap().await.unwrap();
+    // One of two is enough to go on with its share, and not to go on with the deployment.
+    scene.wait_for(|status| status.beside.as_ref().is_some_and(|beside| beside.share > 0.0)).await;
+    let beside = scene.data_plane.watch(ENDPOINT).unwrap().borrow().beside.clone().unwrap();
+    assert_eq!((beside.variants[0].healthy_replicas, beside.is_ready), (1, false));
+    std::fs::remove_file(model.join("closed")).unwrap();
+    scene.wait_for(|status| status.beside.as_ref().is_some_and(|beside| beside.is_ready)).await;
+    let beside = scene.data_plane.watch(ENDPOINT).unwrap().borrow().beside.clone().unwrap();
+    assert_eq!(beside.variants[0].healthy_replicas, 2);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_come_up_again_keeps_nothing() {
+    let scene = Scene::new();
+    // Nothing runs any more, as after a start of the machine, and the fleet before cannot start.
+    let broken = plan(1, &scene.model_with_script("broken", "raise RuntimeError('no luck')\n"));
+    let shift = Shift {
+        main: broken,
+        beside: plan(2, &scene.model("new")),
+        share: 0.5,
+        main_has_served: true,
+        beside_has_served: true,
+    };
+    scene.data_plane.shift(shift).unwrap().await.unwrap();
+    scene.wait_for(|status| matches!(status.phase, EndpointPhase::Failed { .. })).await;
+    let status = scene.data_plane.watch(ENDPOINT).unwrap().borrow().clone();
+    assert_eq!(status.beside, None);
+    assert!(scene.invoke(order("version")).await.is_err(), "what has failed answers nothing");
+    scene.data_plane.remove(ENDPOINT).await;
+    assert!(scene.launcher.running().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_under_load_fail_no_request() {
     let (scene, old, new) = two_plans().await;

@@ -8,6 +8,7 @@ mod room;
 pub mod scaling;
 mod scene;
 mod table;
+mod target;
 mod update;
 
 pub use host::{ComponentHost, ManagedInstances};
@@ -17,4 +18,5 @@ pub use scene::{
     Changed, Instances, Wanted, admit, begin_update, components_of, endpoint_key, set_copies, settle,
 };
 pub use table::{Components, Place};
+pub use target::{Problem, Target, component_key};
 pub use update::check_config;

@@ -181,6 +181,7 @@ impl Driver {
         if moved.await.is_err() {
             return Ok(false);
         }
+        failpoint::pass(failpoint::Point::DeploymentMoved);
         self.write(app, record, "Updating", now_ms).await
     }
 

@@ -210,6 +210,7 @@ impl Driver {
         if moved.await.is_err() {
             return Ok(Then::End);
         }
+        failpoint::pass(failpoint::Point::DeploymentMoved);
         let status = match deployment.progress.stage {
             Stage::RollingBack => "RollingBack",
             // The traffic has moved, and nobody asked for more.

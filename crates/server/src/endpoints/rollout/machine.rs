@@ -219,7 +219,10 @@ fn back(policy: &Policy, progress: &Progress, now_ms: i64) -> Progress {
 
 fn grown(policy: &Policy, old_part: f64) -> f64 {
     match policy.kind {
-        Kind::Rolling { rollback_batch, .. } => (old_part + rollback_batch).min(1.0),
+        // Two thirds and one third are all.
+        Kind::Rolling { rollback_batch, .. } if old_part + rollback_batch < 1.0 - 1e-6 => {
+            old_part + rollback_batch
+        }
         _ => 1.0,
     }
 }

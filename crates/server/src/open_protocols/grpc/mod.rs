@@ -24,7 +24,6 @@ use self::messages::{
 };
 use super::asked::{Asked, Door};
 use super::infer::{beside, infer};
-use super::meant::meant;
 use super::refusal::{Reason, Refusal};
 use super::{routing, v2};
 use crate::app::App;
@@ -105,7 +104,7 @@ async fn call(
     let message = message(&routing::read(parts, body, limit_bytes).await?)?;
     match asked {
         None => of_server(name, message)?.ok_or_else(unknown),
-        Some(asked) => of_model(asked, name, message).await?.ok_or_else(unknown),
+        Some(asked) => of_model(&asked, name, message).await?.ok_or_else(unknown),
     }
 }
 
@@ -129,18 +128,18 @@ fn of_server(name: &str, message: Bytes) -> Result<Option<Bytes>, Refusal> {
 }
 
 /// Answers a question to a model; `None` when there is no such call.
-async fn of_model(asked: Asked, name: &str, message: Bytes) -> Result<Option<Bytes>, Refusal> {
+async fn of_model(asked: &Asked, name: &str, message: Bytes) -> Result<Option<Bytes>, Refusal> {
     let answer = match name {
         "ModelReady" => {
             let question: ModelQuestion = decoded(message)?;
-            let (asked, endpoint) = meant(asked, None, &question.name).await?;
-            let ready = v2::ready(&asked, endpoint, version(&question.version)).await?;
+            let model = asked.model(None, &question.name).await?;
+            let ready = asked.ready(&model, version(&question.version)).await?;
             ModelReadyResponse { ready }.encode_to_vec()
         }
         "ModelMetadata" => {
             let question: ModelQuestion = decoded(message)?;
-            let (asked, endpoint) = meant(asked, None, &question.name).await?;
-            let described = v2::metadata(&asked, endpoint, version(&question.version)).await?;
+            let model = asked.model(None, &question.name).await?;
+            let described = v2::metadata(asked, &model, version(&question.version)).await?;
             described_model(&described).encode_to_vec()
         }
         "ModelInfer" => {
@@ -151,10 +150,10 @@ async fn of_model(asked: Asked, name: &str, message: Bytes) -> Result<Option<Byt
                     (names, tensors::request(message))
                 })
             };
-            let ((model, wanted_version), request) = beside(bytes, read).await??;
-            let (asked, endpoint) = meant(asked, None, &model).await?;
+            let ((name, wanted_version), request) = beside(bytes, read).await??;
+            let model = asked.model(None, &name).await?;
             let request = Arc::new(request.map_err(Refusal::invalid)?);
-            let answer = infer(&asked, endpoint, version(&wanted_version), &request).await?;
+            let answer = infer(asked, &model, version(&wanted_version), &request).await?;
             tensors::answer(answer).encode_to_vec()
         }
         _ => return Ok(None),

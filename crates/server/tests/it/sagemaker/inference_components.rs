@@ -1,8 +1,10 @@
 //! Inference components: what is refused, what is kept, and who has room. What they do when they serve is in the client tests.
 
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::app::TestApp;
+use crate::open_protocols::{CLOSED, ask_from, bearer};
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/ModelyardExecutionRole";
 const IMAGE: &str = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1";
@@ -398,4 +400,106 @@ async fn policies_scale_copies_by_metrics_of_copies() {
     let wrong = with(&copies, &policy("SageMakerVariantInvocationsPerInstance"));
     let (_, message) = app.refused(&put, wrong).await;
     assert!(message.contains("use SageMakerInferenceComponentInvocationsPerCopy"), "{message}");
+}
+
+#[tokio::test]
+async fn open_protocols_find_components_by_header_and_by_name() {
+    let app = scene(&json!({})).await;
+    let key = bearer(&app.key());
+    let ask = async |method: Method, path: &str, component: Option<&str>, body: &[u8]| {
+        let mut headers = vec![("authorization", key.as_str())];
+        headers.extend(component.map(|name| ("X-Amzn-SageMaker-Inference-Component", name)));
+        let answer = ask_from(&app, CLOSED, "192.0.2.1:5000", method, path, &headers, body).await;
+        (answer.status.as_u16(), answer.json())
+    };
+    let get = async |path: &str, component: Option<&str>| ask(Method::GET, path, component, b"").await;
+    let predict = async |path: &str, component: Option<&str>| {
+        let (status, answer) = ask(Method::POST, path, component, b"{\"instances\": [1]}").await;
+        (status, answer["error"].as_str().unwrap_or_default().to_owned())
+    };
+    let refused = |(status, text): (u16, String), expected: u16, says: &str| {
+        assert!(status == expected && text.contains(says), "{status} {text}");
+    };
+    refused(predict("/v1/models/e:predict", None).await, 503, "The endpoint e has no inference component");
+    refused(predict("/v1/models/e:predict", Some("one")).await, 404, "Inference Component one of endpoint e");
+
+    app.ok("SageMaker.CreateInferenceComponent", component("one", 0.5, 0)).await;
+    app.component_is("one", "InService").await;
+    // The only one is meant; it has no copy, and nobody brings one up.
+    let no_capacity = "Inference Component has no capacity";
+    for (path, name) in [
+        ("/v1/models/e:predict", None),
+        ("/v1/models/one:predict", None),
+        ("/v1/models/one:predict", Some("one")),
+        ("/endpoints/e/v1/models/e:predict", None),
+        ("/endpoints/e/v1/models/one:predict", None),
+        ("/v1/models/e/one:predict", None),
+        ("/v1/models/e%2Fone:predict", Some("one")),
+    ] {
+        refused(predict(path, name).await, 503, no_capacity);
+    }
+    let infer = b"{\"inputs\": [{\"name\": \"x\", \"datatype\": \"FP32\", \"shape\": [1], \"data\": [1]}]}";
+    assert_eq!(ask(Method::POST, "/v2/models/one/infer", None, infer).await.0, 503);
+    let (status, answer) =
+        ask(Method::POST, "/v1/chat/completions", None, b"{\"model\": \"one\", \"messages\": []}").await;
+    assert!(status == 503 && answer["error"]["message"].as_str().unwrap().contains(no_capacity), "{answer}");
+
+    let two = with(&component("two", 9.0, 1), &json!({}));
+    app.ok("SageMaker.CreateInferenceComponent", two).await;
+    app.component_is("two", "Failed").await;
+    let several = "The endpoint e has several inference components: one, two.";
+    for path in ["/v1/models/e:predict", "/endpoints/e/v1/models/e:predict"] {
+        refused(predict(path, None).await, 400, several);
+        refused(predict(path, Some("none")).await, 404, "Inference Component none of endpoint e");
+    }
+    refused(
+        predict("/v1/models/one:predict", Some("two")).await,
+        400,
+        "one as its model, and two in the header",
+    );
+    refused(
+        predict("/endpoints/e/v1/models/three:predict", Some("one")).await,
+        404,
+        "There is no model three here; the endpoint's model is called one.",
+    );
+    refused(
+        predict("/v1/models/e/three:predict", Some("one")).await,
+        404,
+        "There is no model e/three here; the endpoint's model is called one.",
+    );
+    refused(predict("/v1/models/e/three:predict", None).await, 400, several);
+    refused(predict("/v1/models/two:predict", None).await, 503, no_capacity);
+
+    assert_eq!(get("/v2/models/one/ready", None).await, (503, json!({"name": "one", "ready": false})));
+    assert_eq!(get("/v2/models/e/ready", Some("two")).await, (503, json!({"name": "e", "ready": false})));
+    assert_eq!(get("/v2/models/one/versions/w/ready", None).await.0, 404);
+    let described =
+        json!({"name": "one", "versions": ["v"], "platform": "modelyard", "inputs": [], "outputs": []});
+    assert_eq!(get("/v2/models/one", None).await, (200, described.clone()));
+    assert_eq!(get("/v2/models/e/versions/v", Some("one")).await, (200, described));
+    assert_eq!(get("/v2/models/one/versions/w", None).await.0, 404);
+    for path in ["/v1/models/two", "/endpoints/e/v1/models/two"] {
+        let (status, found) = get(path, None).await;
+        assert_eq!(
+            (status, &found["name"], &found["ready"]),
+            (200, &json!("two"), &json!("False")),
+            "{path}"
+        );
+    }
+    // Components in service stand in the list in the place of their endpoint.
+    assert_eq!(get("/v1/models", None).await.1["models"], json!(["one"]));
+    assert_eq!(get("/endpoints/e/v1/models", None).await.1["models"], json!(["one"]));
+
+    // A name that an endpoint has too means the endpoint; below the other's own address, the component.
+    let models = json!({"EndpointConfigName": "models", "ProductionVariants": [
+        {"VariantName": "w", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1},
+    ]});
+    app.ok("SageMaker.CreateEndpointConfig", models).await;
+    app.ok("SageMaker.CreateEndpoint", json!({"EndpointName": "one", "EndpointConfigName": "models"})).await;
+    assert_eq!(get("/v2/models/one/versions/w", None).await.0, 200);
+    for path in ["/endpoints/e/v2/models/one/versions/v", "/v2/models/e/one/versions/v"] {
+        assert_eq!(get(path, None).await.0, 200, "{path}");
+    }
+    refused(predict("/v1/models/one/one:predict", None).await, 404, "There is no model one/one here");
+    refused(predict("/v1/models/one:predict", Some("one")).await, 400, "header is not allowed for endpoints");
 }

@@ -103,6 +103,11 @@ fn a_rolling_deployment_brings_instances_back_in_batches() {
             (Stage::RollingBack, 0.25, 0.25, 1.0),
         ]
     );
+    let third = 1.0 / 3.0;
+    let thirds = Kind::Rolling { batch: third, rollback_batch: third };
+    let (steps, _) = walk(&policy(thirds), Some((Stage::Starting, 3)));
+    let back = steps.iter().filter(|step| step.0 == Stage::RollingBack).map(|(_, _, _, old)| *old);
+    assert_eq!(back.collect::<Vec<f64>>(), [0.667, 1.0]);
     let whole = Kind::Rolling { batch: 0.25, rollback_batch: 1.0 };
     let (steps, _) = walk(&policy(whole), Some((Stage::Baking, 3)));
     assert_eq!(steps.last(), Some(&(Stage::RollingBack, 0.5, 0.75, 1.0)));
