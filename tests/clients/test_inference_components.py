@@ -287,6 +287,28 @@ def test_an_update_under_load_drops_no_request_and_a_bad_one_is_rolled_back(scen
     scene.copies("component-updated", 2)
 
 
+def test_a_component_that_fills_its_instances_is_updated(scene):
+    scene = scene("component-full")
+    scene.create("component-filling", cores=1, copies=2)
+    scene.model("component-filling-new", says="new")
+
+    def update(cores, **config):
+        scene.sagemaker.update_inference_component(
+            InferenceComponentName="component-filling", Specification=scene.specification("component-filling-new", cores=cores), **config
+        )
+        return scene.settled("component-filling")
+
+    # The copies that come have to have room when all is done, not beside those that go.
+    found = update(1.5)
+    assert found["FailureReason"].startswith("The update has no room and was rolled back. CapacityError: 1 of 2 copies have room"), found
+    assert scene.ask("component-filling")["model"] == "component-filling"
+    batch = {"Type": "COPY_COUNT", "Value": 1}
+    found = update(1, DeploymentConfig={"RollingUpdatePolicy": {"MaximumBatchSize": batch, "WaitIntervalInSeconds": 0}})
+    assert found["InferenceComponentStatus"] == "InService" and "FailureReason" not in found, found
+    scene.copies("component-filling", 2)
+    assert {scene.ask("component-filling")["model"] for _ in range(20)} == {"new"}
+
+
 def test_an_alarm_takes_a_rolling_update_back(scene):
     scene = scene("component-alarm")
     scene.create("component-watched", copies=2)

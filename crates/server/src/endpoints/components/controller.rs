@@ -13,7 +13,7 @@ use super::scene::{Instances, endpoint_key, settle};
 use super::update::Driver;
 use crate::app::App;
 use crate::endpoints::capacity::{Counts, is_reached};
-use crate::endpoints::rollout::{Side, part_of};
+use crate::endpoints::rollout::{Side, driving, part_of};
 use crate::endpoints::{EndpointController, plane_key};
 use crate::sagemaker::kinds::INFERENCE_COMPONENT;
 use crate::training::record::shorten;
@@ -67,8 +67,8 @@ impl EndpointController {
     fn send_component(&self, key: &ResourceKey, record: &ComponentRecord, is_back: bool) -> Result<()> {
         if let Some(update) = &record.update {
             let moved = self.shift_component(key, record, update, is_back)?;
-            let driver = Driver::new(self.app.clone(), key.clone(), record.clone());
-            let driver = tokio::spawn(driver.run(moved));
+            let driver = Driver::new(key.clone(), record.clone());
+            let driver = tokio::spawn(driving::drive(self.app.clone(), driver, moved));
             self.replace_follower(key, driver.abort_handle());
             return Ok(());
         }

@@ -148,6 +148,68 @@ impl Scene {
         }
     }
 
+    /// Gives a component that has nothing in service room for all its copies; else it has failed, and takes none.
+    fn admit(&mut self, key: &ResourceKey, instances: &Instances) -> store::Result<()> {
+        self.arrange(instances);
+        let own = self.own(key)?;
+        own.is_changed = true;
+        if own.room.0 < own.record.copies {
+            own.fail();
+            self.arrange(instances);
+        }
+        Ok(())
+    }
+
+    /// Begins an update: beside what serves, where something does.
+    fn begin_update(
+        &mut self,
+        key: &ResourceKey,
+        wanted: Wanted,
+        instances: &Instances,
+        now_ms: i64,
+    ) -> store::Result<()> {
+        let own = self.own(key)?;
+        let before = own.record.clone();
+        let Wanted { mut side, copies, config } = wanted;
+        side.generation = own.record.next_generation();
+        side.deployed.replicas = copies;
+        own.record.copies = copies;
+        own.record.failure_reason = None;
+        own.is_changed = true;
+        if config.is_some() {
+            own.record.last_deployment_config.clone_from(&config);
+        }
+        let serves = before.has_served() && before.placed() > 0;
+        if !serves || copies == 0 {
+            side.deployed.replicas = 0;
+            own.record.side = side;
+            own.record.served_generation = None;
+            own.status = "Updating".into();
+            return self.admit(key, instances);
+        }
+        let policy = super::update::policy(config.as_ref(), copies);
+        let progress = Progress::first(&policy, now_ms);
+        own.record.update = Some(ComponentUpdate {
+            other: side,
+            copies_before: before.copies,
+            config,
+            started_at: now_ms,
+            progress,
+            reason: None,
+        });
+        own.status = "Updating".into();
+        self.arrange(instances);
+        let own = self.own(key)?;
+        if let (_, Some(reason)) = &own.room {
+            let reason = format!("The update has no room and was rolled back. {reason}");
+            let last_generation = own.record.last_generation;
+            own.record = ComponentRecord { last_generation, failure_reason: Some(shorten(reason)), ..before };
+            own.status = "InService".into();
+            self.arrange(instances);
+        }
+        Ok(())
+    }
+
     /// Writes what has changed.
     fn write(self, session: &Session<'_>, now_ms: i64) -> store::Result<Changed> {
         if self.is_resized {
@@ -253,6 +315,18 @@ impl Place<'_> {
     }
 }
 
+/// Changes the scene of an endpoint, where there still is one, and gives the components that are others then.
+fn change(
+    session: &Session<'_>,
+    endpoint: &ResourceKey,
+    now_ms: i64,
+    change: impl FnOnce(&mut Scene) -> store::Result<()>,
+) -> store::Result<Changed> {
+    let Some(mut scene) = Scene::load(session, endpoint)? else { return Ok(Changed::new()) };
+    change(&mut scene)?;
+    scene.write(session, now_ms)
+}
+
 /// Arranges the components of an endpoint anew, after something that takes or gives room has changed.
 ///
 /// # Errors
@@ -263,9 +337,10 @@ pub fn settle(
     instances: &Instances,
     now_ms: i64,
 ) -> store::Result<Changed> {
-    let Some(mut scene) = Scene::load(session, endpoint)? else { return Ok(Changed::new()) };
-    scene.arrange(instances);
-    scene.write(session, now_ms)
+    change(session, endpoint, now_ms, |scene| {
+        scene.arrange(instances);
+        Ok(())
+    })
 }
 
 /// Gives a stored component that has nothing in service room for all its copies; else it has failed, and takes none.
@@ -279,15 +354,7 @@ pub fn admit(
     instances: &Instances,
     now_ms: i64,
 ) -> store::Result<Changed> {
-    let Some(mut scene) = Scene::load(session, endpoint)? else { return Ok(Changed::new()) };
-    scene.arrange(instances);
-    let own = scene.own(key)?;
-    own.is_changed = true;
-    if own.room.0 < own.record.copies {
-        own.fail();
-        scene.arrange(instances);
-    }
-    scene.write(session, now_ms)
+    change(session, endpoint, now_ms, |scene| scene.admit(key, instances))
 }
 
 /// Sets how many copies of a component are wanted.
@@ -302,13 +369,14 @@ pub fn set_copies(
     instances: &Instances,
     now_ms: i64,
 ) -> store::Result<Changed> {
-    let Some(mut scene) = Scene::load(session, endpoint)? else { return Ok(Changed::new()) };
-    let own = scene.own(key)?;
-    own.record.copies = copies;
-    own.record.failure_reason = None;
-    own.is_changed = true;
-    scene.arrange(instances);
-    scene.write(session, now_ms)
+    change(session, endpoint, now_ms, |scene| {
+        let own = scene.own(key)?;
+        own.record.copies = copies;
+        own.record.failure_reason = None;
+        own.is_changed = true;
+        scene.arrange(instances);
+        Ok(())
+    })
 }
 
 /// What a component is to become.
@@ -334,51 +402,5 @@ pub fn begin_update(
     instances: &Instances,
     now_ms: i64,
 ) -> store::Result<Changed> {
-    let Some(mut scene) = Scene::load(session, endpoint)? else { return Ok(Changed::new()) };
-    let own = scene.own(key)?;
-    let before = own.record.clone();
-    let Wanted { mut side, copies, config } = wanted;
-    side.generation = own.record.next_generation();
-    side.deployed.replicas = copies;
-    own.record.copies = copies;
-    own.record.failure_reason = None;
-    own.is_changed = true;
-    if config.is_some() {
-        own.record.last_deployment_config.clone_from(&config);
-    }
-    let serves = before.has_served() && before.placed() > 0;
-    if !serves || copies == 0 {
-        side.deployed.replicas = 0;
-        own.record.side = side;
-        own.record.served_generation = None;
-        own.status = "Updating".into();
-        scene.arrange(instances);
-        let own = scene.own(key)?;
-        if own.room.0 < own.record.copies {
-            own.fail();
-            scene.arrange(instances);
-        }
-        return scene.write(session, now_ms);
-    }
-    let policy = super::update::policy(config.as_ref(), copies);
-    let progress = Progress::first(&policy, now_ms);
-    own.record.update = Some(ComponentUpdate {
-        other: side,
-        copies_before: before.copies,
-        config,
-        started_at: now_ms,
-        progress,
-        reason: None,
-    });
-    own.status = "Updating".into();
-    scene.arrange(instances);
-    let own = scene.own(key)?;
-    if let (_, Some(reason)) = &own.room {
-        let reason = format!("The update has no room and was rolled back. {reason}");
-        let last_generation = own.record.last_generation;
-        own.record = ComponentRecord { last_generation, failure_reason: Some(shorten(reason)), ..before };
-        own.status = "InService".into();
-        scene.arrange(instances);
-    }
-    scene.write(session, now_ms)
+    change(session, endpoint, now_ms, |scene| scene.begin_update(key, wanted, instances, now_ms))
 }

@@ -1,25 +1,19 @@
 //! Updates of components: copies of the new specification come up and take the requests batch by batch, while those before go; and back, when
 //! new ones do not come up or an alarm goes off. Each step is one transaction.
 
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
-use serving::{EndpointPhase, EndpointStatus};
+use serving::EndpointStatus;
 use store::resources::ResourceKey;
-use tokio::sync::{oneshot, watch};
 
-use super::record::{ComponentRecord, ComponentUpdate};
+use super::record::ComponentRecord;
 use super::scene::endpoint_key;
 use crate::app::App;
-use crate::endpoints::rollout::config;
-use crate::endpoints::rollout::machine::{self, Action, Kind, Policy, Progress, Seen, Stage};
-use crate::monitoring::{AlarmState, alarm_states};
+use crate::endpoints::rollout::driving::{self, Driven, Look, Then};
+use crate::endpoints::rollout::{Kind, Policy, Progress, Stage};
 use crate::training::record::shorten;
 use crate::{Error, Result};
-
-/// Time between two looks when nothing tells of a change.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// Refuses a `DeploymentConfig` that makes no sense.
 ///
@@ -67,127 +61,59 @@ pub fn policy(config: Option<&Value>, copies: u32) -> Policy {
 
 /// An update at work.
 pub struct Driver {
-    app: Weak<App>,
     key: ResourceKey,
     record: ComponentRecord,
-    /// Whether it was told that the copies before do not come back.
-    is_stuck: bool,
 }
 
-impl Driver {
-    /// A driver of the update that is in the record.
-    pub fn new(app: Weak<App>, key: ResourceKey, record: ComponentRecord) -> Driver {
-        Driver { app, key, record, is_stuck: false }
+impl Driven for Driver {
+    fn key(&self) -> &ResourceKey {
+        &self.key
     }
 
-    /// Goes on until the update has ended, or somebody else has taken the component over. `moved` is told when the data plane stands where
-    /// the update does.
-    pub async fn run(mut self, moved: oneshot::Receiver<()>) {
-        // The component is gone when nobody answers.
-        if moved.await.is_err() {
-            return;
-        }
-        let watched = self.app.upgrade();
-        let watched = watched.and_then(|app| Some((app.endpoints.watch(&self.key)?, app.alarms.watch())));
-        let Some((mut status, mut alarms)) = watched else { return };
-        loop {
-            let Some(app) = self.app.upgrade() else { return };
-            match self.step(&app, &mut status).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::error!(component = self.key.name, %error, "a step of an update failed and is tried again");
-                }
-            }
-            drop(app);
-            tokio::select! {
-                changed = status.changed() => if changed.is_err() { return },
-                _ = alarms.changed() => {}
-                () = tokio::time::sleep(PAUSE) => {}
-            }
-        }
-    }
-
-    /// Takes the step that is due; `false` when there is no more to do.
-    async fn step(&mut self, app: &Arc<App>, status: &mut watch::Receiver<EndpointStatus>) -> Result<bool> {
-        let Some(update) = self.record.update.clone() else { return Ok(false) };
-        let now_ms = app.clock.now_ms();
-        let seen_status = status.borrow_and_update().clone();
-        if let EndpointPhase::Failed { reason } = &seen_status.phase {
-            // Only after a restart: what served does not come up again.
-            return self.fail(app, reason.clone(), now_ms).await;
-        }
-        let old_ready = seen_status.phase == EndpointPhase::InService
-            && seen_status.generation == self.record.side.generation
-            && seen_status.variants.iter().all(|one| one.healthy_replicas >= one.desired_replicas);
-        let beside = seen_status.beside.as_ref().filter(|one| one.generation == update.other.generation);
-        let breach = self.alarm(app, &update).await?;
-        let seen = Seen {
-            now_ms,
+    async fn look(&mut self, app: &Arc<App>, status: &EndpointStatus) -> Result<Option<Look>> {
+        let Some(update) = &self.record.update else { return Ok(None) };
+        let progress = update.progress;
+        let breach = driving::alarm(app, &self.key, update.config.as_ref(), &progress).await?;
+        let beside = status.beside.as_ref().filter(|one| one.generation == update.other.generation);
+        Ok(Some(Look {
+            policy: update.policy(),
+            progress,
+            started_at: update.started_at,
+            old_ready: driving::is_whole(status, self.record.side.generation),
             new_ready: beside.is_some_and(|one| one.is_ready),
-            new_failure: beside.and_then(|one| one.failure.as_deref()),
-            old_ready,
-            breach: breach.as_deref(),
-        };
-        match machine::next(&update.policy(), &update.progress, update.started_at, &seen) {
-            Action::Stay => Ok(true),
-            Action::Go(next) if next.stage == Stage::Keeping => self.end(app, true, now_ms).await,
-            Action::Go(next) => self.go(app, next, None, now_ms).await,
-            Action::RollBack(next, reason) => {
-                tracing::warn!(component = self.key.name, reason, "an update is rolled back");
-                self.go(app, next, Some(reason), now_ms).await
-            }
-            Action::Done => self.end(app, true, now_ms).await,
-            Action::RolledBack => self.end(app, false, now_ms).await,
-            Action::Stuck => {
-                if !self.is_stuck {
-                    self.is_stuck = true;
-                    tracing::error!(
-                        component = self.key.name,
-                        "the copies before an update do not come back"
-                    );
-                }
-                Ok(true)
-            }
-        }
+            new_failure: beside.and_then(|one| one.failure.clone()),
+            breach,
+        }))
     }
 
-    /// Says which alarm is against the update, if one is.
-    async fn alarm(&self, app: &App, update: &ComponentUpdate) -> Result<Option<String>> {
-        let names = update.config.as_ref().map(config::alarms).unwrap_or_default();
-        if names.is_empty() || update.progress.stage == Stage::RollingBack {
-            return Ok(None);
-        }
-        let states = alarm_states(app, (&self.key.account, &self.key.region), &names).await?;
-        let alarmed = names.iter().find(|name| states.get(*name) == Some(&AlarmState::Alarm));
-        Ok(alarmed.map(|name| format!("The alarm {name} went into the state ALARM.")))
-    }
-
-    /// Moves the requests, then writes the step down: after a crash between the two the step is taken again.
     async fn go(
         &mut self,
         app: &Arc<App>,
         next: Progress,
         reason: Option<String>,
         now_ms: i64,
-    ) -> Result<bool> {
+    ) -> Result<Then> {
+        // The copies before are not kept.
+        if next.stage == Stage::Keeping {
+            return self.end(app, true, now_ms).await;
+        }
         let mut record = self.record.clone();
-        let Some(update) = &mut record.update else { return Ok(false) };
+        let Some(update) = &mut record.update else { return Ok(Then::End) };
         update.progress = next;
         if reason.is_some() {
             update.reason = reason;
         }
         let moved = app.endpoints.shift_component(&self.key, &self.record, update, false)?;
         if moved.await.is_err() {
-            return Ok(false);
+            return Ok(Then::End);
         }
         failpoint::pass(failpoint::Point::DeploymentMoved);
         self.write(app, record, "Updating", now_ms).await
     }
 
-    async fn end(&mut self, app: &Arc<App>, is_deployed: bool, now_ms: i64) -> Result<bool> {
+    async fn end(&mut self, app: &Arc<App>, is_deployed: bool, now_ms: i64) -> Result<Then> {
         let mut record = self.record.clone();
-        let Some(update) = record.update.take() else { return Ok(false) };
+        let Some(update) = record.update.take() else { return Ok(Then::End) };
         if is_deployed {
             record.served_generation = Some(update.other.generation);
             record.side = update.other;
@@ -197,45 +123,59 @@ impl Driver {
             record.failure_reason = Some(shorten(format!("The update was rolled back. {reason}")));
             record.copies = update.copies_before;
         }
-        if !self.write(app, record, "InService", now_ms).await? {
-            return Ok(false);
+        if self.write(app, record, "InService", now_ms).await? == Then::GoOn {
+            // Other copies take other room. From here on this task may be ended by what comes of it.
+            self.arrange_others(app);
+            app.endpoints.apply_components(std::slice::from_ref(&self.key))?;
         }
-        // From here on this task may be ended by what comes of it.
-        app.endpoints.apply_components(std::slice::from_ref(&self.key))?;
-        // Other copies take other room.
+        Ok(Then::End)
+    }
+
+    async fn fail(&mut self, app: &Arc<App>, reason: String, now_ms: i64) -> Result<Then> {
+        let mut record = self.record.clone();
+        record.update = None;
+        record.served_generation = None;
+        record.side.deployed.replicas = 0;
+        record.failure_reason = Some(shorten(reason));
+        if self.write(app, record, "Failed", now_ms).await? == Then::GoOn {
+            app.endpoints.components.note(&self.key, &self.record, true);
+            self.arrange_others(app);
+        }
+        Ok(Then::End)
+    }
+
+    async fn stuck(&mut self, _app: &Arc<App>, _now_ms: i64) -> Result<Then> {
+        tracing::error!(component = self.key.name, "the copies before an update do not come back");
+        Ok(Then::GoOn)
+    }
+}
+
+impl Driver {
+    /// A driver of the update that is in the record.
+    pub fn new(key: ResourceKey, record: ComponentRecord) -> Driver {
+        Driver { key, record }
+    }
+
+    /// Gives the room that the component does not take any more to others.
+    fn arrange_others(&self, app: &Arc<App>) {
         let (app, endpoint) = (app.clone(), endpoint_key(&self.key, &self.record.endpoint));
         tokio::spawn(async move {
             if let Err(error) = app.endpoints.settle_components(&app, &endpoint).await {
                 tracing::error!(%error, "inference components could not be arranged after an update");
             }
         });
-        Ok(false)
     }
 
-    async fn fail(&mut self, app: &Arc<App>, reason: String, now_ms: i64) -> Result<bool> {
-        let mut record = self.record.clone();
-        record.update = None;
-        record.served_generation = None;
-        record.side.deployed.replicas = 0;
-        record.failure_reason = Some(shorten(reason));
-        self.write(app, record, "Failed", now_ms).await?;
-        app.endpoints.components.note(&self.key, &self.record, true);
-        Ok(false)
-    }
-
-    /// Writes the record with its event; `false` when the update is no more the one that is driven here.
+    /// Writes the record with its event; [`Then::End`] when the update is no more the one that is driven here.
     async fn write(
         &mut self,
         app: &Arc<App>,
         record: ComponentRecord,
         status: &'static str,
         now_ms: i64,
-    ) -> Result<bool> {
+    ) -> Result<Then> {
         let mark = |record: &ComponentRecord| {
-            record.update.as_ref().map(|update| {
-                let Progress { stage, step, since, .. } = update.progress;
-                (update.started_at, stage, step, since)
-            })
+            record.update.as_ref().map(|update| (update.started_at, update.progress.place()))
         };
         let (key, before, written) = (self.key.clone(), mark(&self.record), record.clone());
         let done = app.database.write(move |session| {
@@ -252,25 +192,20 @@ impl Driver {
             session.append_event(&key, status, &detail(&written), now_ms)?;
             Ok(true)
         });
-        let is_written = done.await?;
-        if is_written {
-            self.record = record;
+        if !done.await? {
+            return Ok(Then::End);
         }
-        Ok(is_written)
+        self.record = record;
+        Ok(Then::GoOn)
     }
 }
 
 /// What the event of a step says.
 fn detail(record: &ComponentRecord) -> Value {
-    let Some(update) = &record.update else { return json!({"FailureReason": record.failure_reason}) };
-    let progress = &update.progress;
-    json!({
-        "Stage": progress.stage,
-        "Step": progress.step,
-        "TrafficShare": progress.share,
-        "NewCapacity": progress.new_part,
-        "OldCapacity": progress.old_part,
-    })
+    match &record.update {
+        Some(update) => driving::detail(&update.progress),
+        None => json!({"FailureReason": record.failure_reason}),
+    }
 }
 
 #[cfg(test)]

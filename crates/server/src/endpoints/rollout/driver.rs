@@ -1,33 +1,25 @@
-//! Drives one deployment: looks at fleets, guards and alarms, and takes the step that the machine says. Each step is one transaction.
+//! The deployment of an endpoint: what is seen of its fleets by guards and alarms, and each step as one transaction.
 
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
-use serde_json::{Value, json};
-use serving::{EndpointPhase, EndpointStatus};
+use serde_json::Value;
+use serving::EndpointStatus;
 use store::resources::ResourceKey;
-use tokio::sync::{oneshot, watch};
 
 use super::deployment::{self, Deployment, Ended};
+use super::driving::{self, Driven, Look, Then};
 use super::guards::{self, Finding, Watched};
-use super::machine::{self, Action, Policy, Progress, Seen, Stage};
+use super::machine::{Policy, Progress, Stage};
 use crate::app::App;
 use crate::endpoints::record::EndpointRecord;
-use crate::monitoring::{AlarmState, alarm_states};
 use crate::{Result, events};
-
-/// Time between two looks when nothing tells of a change.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// A deployment at work.
 pub struct Driver {
-    app: Weak<App>,
     key: ResourceKey,
     record: EndpointRecord,
     deployment: Deployment,
     watch: Watch,
-    /// Whether it was told that the fleet before does not come back.
-    is_stuck: bool,
 }
 
 /// What was seen of the fleets in the step that goes on.
@@ -43,151 +35,36 @@ struct Watch {
     earlier: Option<serving::FleetReading>,
 }
 
-/// What to do after a step.
-enum Then {
-    GoOn,
-    End,
-}
-
-impl Driver {
-    /// A driver of a deployment that is in the record.
-    pub fn new(app: Weak<App>, key: ResourceKey, record: EndpointRecord, deployment: Deployment) -> Driver {
-        Driver { app, key, record, deployment, watch: Watch::default(), is_stuck: false }
+impl Driven for Driver {
+    fn key(&self) -> &ResourceKey {
+        &self.key
     }
 
-    /// Goes on until the deployment has ended, or somebody else has taken the endpoint over. `moved` is told when the data plane stands
-    /// where the deployment does.
-    pub async fn run(mut self, moved: oneshot::Receiver<()>) {
-        // The endpoint is gone when nobody answers.
-        if moved.await.is_err() {
-            return;
-        }
-        let Some((mut status, mut alarms)) = self.app.upgrade().and_then(|app| {
-            Some((app.endpoints.plane.watch(&super::plane_key(&self.key))?, app.alarms.watch()))
-        }) else {
-            return;
-        };
-        loop {
-            let Some(app) = self.app.upgrade() else { return };
-            match self.step(&app, &mut status).await {
-                Ok(Then::GoOn) => {}
-                Ok(Then::End) => return,
-                Err(error) => {
-                    tracing::error!(endpoint = self.key.name, %error, "a step of a deployment failed and is tried again");
-                }
-            }
-            drop(app);
-            tokio::select! {
-                changed = status.changed() => if changed.is_err() { return },
-                _ = alarms.changed() => {}
-                () = tokio::time::sleep(PAUSE) => {}
-            }
-        }
-    }
-
-    async fn step(&mut self, app: &Arc<App>, status: &mut watch::Receiver<EndpointStatus>) -> Result<Then> {
-        let now_ms = app.clock.now_ms();
-        let seen_status = status.borrow_and_update().clone();
-        if let EndpointPhase::Failed { reason } = &seen_status.phase {
-            // Only after a restart: what served does not come up again.
-            return self.fail(app, reason.clone(), now_ms).await;
-        }
+    async fn look(&mut self, app: &Arc<App>, status: &EndpointStatus) -> Result<Option<Look>> {
         let policy = self.policy(app)?;
-        let findings = self.look(app);
+        let findings = self.judge(app);
+        let progress = self.deployment.progress;
         let breach = match guards::breach(&findings) {
             Some(text) => Some(text),
-            None => self.alarm(app).await?,
+            None => driving::alarm(app, &self.key, self.deployment.config.as_ref(), &progress).await?,
         };
         // What the guards found last stays to be seen while nothing is judged.
         if !findings.is_empty() {
-            app.endpoints.findings.put(&self.key, findings.clone());
+            app.endpoints.findings.put(&self.key, findings);
         }
-        let progress = self.deployment.progress;
-        let (old_ready, new_ready) = self.readiness(&seen_status);
-        let failure = seen_status.beside.as_ref().filter(|_| !self.deployment.is_kept());
-        let seen = Seen {
-            now_ms,
-            new_ready,
-            new_failure: failure.and_then(|beside| beside.failure.as_deref()),
+        let (old_ready, new_ready) = self.readiness(status);
+        let beside = status.beside.as_ref().filter(|_| !self.deployment.is_kept());
+        Ok(Some(Look {
+            policy,
+            progress,
+            started_at: self.deployment.started_at,
             old_ready,
-            breach: breach.as_deref(),
-        };
-        match machine::next(&policy, &progress, self.deployment.started_at, &seen) {
-            Action::Stay => Ok(Then::GoOn),
-            Action::Go(next) => self.go(app, next, None, now_ms).await,
-            Action::RollBack(next, reason) => {
-                tracing::warn!(endpoint = self.key.name, reason, "a deployment is rolled back");
-                self.go(app, next, Some(reason), now_ms).await
-            }
-            Action::Done => self.end(app, true, findings, now_ms).await,
-            Action::RolledBack => self.end(app, false, findings, now_ms).await,
-            Action::Stuck if self.is_stuck => Ok(Then::GoOn),
-            Action::Stuck => {
-                self.is_stuck = true;
-                self.write(app, now_ms, |_| Some("UpdateRollbackFailed")).await
-            }
-        }
+            new_ready,
+            new_failure: beside.and_then(|beside| beside.failure.clone()),
+            breach,
+        }))
     }
 
-    fn policy(&self, app: &App) -> Result<Policy> {
-        let new =
-            if self.deployment.is_kept() { &self.record.variants } else { &self.deployment.other.variants };
-        self.deployment.policy(deployment::instances(new), &app.config.endpoints.guards)
-    }
-
-    /// Generations of the fleet before and of the new one.
-    fn generations(&self) -> (u64, u64) {
-        let (shown, other) = (self.record.generation, self.deployment.other.generation);
-        if self.deployment.is_kept() { (other, shown) } else { (shown, other) }
-    }
-
-    /// Whether all wanted instances answer, of the fleet before and of the new one.
-    fn readiness(&self, status: &EndpointStatus) -> (bool, bool) {
-        let shown = status.phase == EndpointPhase::InService
-            && status.generation == self.record.generation
-            && status.variants.iter().all(|variant| variant.healthy_replicas >= variant.desired_replicas);
-        let beside = status.beside.as_ref();
-        let other = beside
-            .is_some_and(|beside| beside.generation == self.deployment.other.generation && beside.is_ready);
-        if self.deployment.is_kept() { (other, shown) } else { (shown, other) }
-    }
-
-    /// Reads what the fleets did, and asks the guards. Before the new fleet gets requests, and when it gets no more, there is nothing to
-    /// ask.
-    fn look(&mut self, app: &App) -> Vec<Finding> {
-        let plane = &app.endpoints.plane;
-        let name = super::plane_key(&self.key);
-        let (old, new) = self.generations();
-        let settings = &app.config.endpoints.guards;
-        let earlier = self.watch.earlier.get_or_insert_with(|| earlier_counts(app, &name, &self.record));
-        if let Some(reading) = plane.fleet_reading(&name, old) {
-            // One that got too few requests beside the new fleet is known by what it did before.
-            let enough = u64::from(settings.min_answers.max(settings.min_requests));
-            self.watch.before.reading = if reading.ended >= enough { reading } else { earlier.clone() };
-        }
-        self.watch.before.outputs.add(&plane.take_outputs(&name, old));
-        if let Some(reading) = plane.fleet_reading(&name, new) {
-            self.watch.after.reading = since(&reading, &self.watch.base);
-        }
-        self.watch.after.outputs.add(&plane.take_outputs(&name, new));
-        if !matches!(self.deployment.progress.stage, Stage::Baking | Stage::Keeping) {
-            return Vec::new();
-        }
-        guards::judge(settings, &self.watch.before, &self.watch.after, self.deployment.is_plain())
-    }
-
-    /// Says which alarm is against the deployment, if one is.
-    async fn alarm(&self, app: &App) -> Result<Option<String>> {
-        let names = self.deployment.config.as_ref().map(super::config::alarms).unwrap_or_default();
-        if names.is_empty() || self.deployment.progress.stage == Stage::RollingBack {
-            return Ok(None);
-        }
-        let states = alarm_states(app, (&self.key.account, &self.key.region), &names).await?;
-        let alarmed = names.iter().find(|name| states.get(*name) == Some(&AlarmState::Alarm));
-        Ok(alarmed.map(|name| format!("The alarm {name} went into the state ALARM.")))
-    }
-
-    /// Moves the traffic, then writes the step down: after a crash between the two the step is taken again.
     async fn go(
         &mut self,
         app: &Arc<App>,
@@ -233,41 +110,22 @@ impl Driver {
                     if becomes_shown {
                         crate::sagemaker::lineage::deployed(session, resource, &by, now_ms)?;
                     }
-                    session.append_event(&key, status, &progress_detail(&next), now_ms)
+                    session.append_event(&key, status, &driving::detail(&next), now_ms)
                 },
             )
             .await?;
         if deployment.is_kept() != was_kept {
             app.endpoints.follow_invocations(&self.key, &record);
-            app.endpoints.queues.follow(&self.key, &record, &self.app);
+            app.endpoints.queues.follow(&self.key, &record, &Arc::downgrade(app));
         }
         self.begin_step(app, &deployment);
         (self.record, self.deployment) = (record, deployment);
         Ok(then)
     }
 
-    /// What is counted of the new fleet begins anew with each step, so that a good beginning does not hide a bad end.
-    fn begin_step(&mut self, app: &App, deployment: &Deployment) {
-        if deployment.progress.stage == Stage::Starting {
-            return;
-        }
-        let (_, new) = self.generations();
-        let name = super::plane_key(&self.key);
-        self.watch.base = app.endpoints.plane.fleet_reading(&name, new).unwrap_or_default();
-        self.watch.after.reading = serving::FleetReading::default();
-    }
-
-    async fn end(
-        &mut self,
-        app: &Arc<App>,
-        is_deployed: bool,
-        findings: Vec<Finding>,
-        now_ms: i64,
-    ) -> Result<Then> {
+    async fn end(&mut self, app: &Arc<App>, is_deployed: bool, now_ms: i64) -> Result<Then> {
         let deployment = &self.deployment;
         let config = if is_deployed { &self.record.config } else { &deployment.other.config };
-        let findings =
-            if findings.is_empty() { app.endpoints.findings.of(&self.key).to_vec() } else { findings };
         let ended = Ended {
             config: config.clone(),
             is_deployed,
@@ -275,7 +133,7 @@ impl Driver {
             started_at: deployment.started_at,
             ended_at: now_ms,
             steps: deployment.steps.clone(),
-            findings,
+            findings: app.endpoints.findings.of(&self.key).to_vec(),
         };
         let reason = deployment.reason.clone().filter(|_| !is_deployed);
         let was_shown = is_deployed && deployment.is_plain();
@@ -319,6 +177,73 @@ impl Driver {
         Ok(Then::End)
     }
 
+    async fn stuck(&mut self, app: &Arc<App>, now_ms: i64) -> Result<Then> {
+        self.write(app, now_ms, |_| Some("UpdateRollbackFailed")).await
+    }
+}
+
+impl Driver {
+    /// A driver of a deployment that is in the record.
+    pub fn new(key: ResourceKey, record: EndpointRecord, deployment: Deployment) -> Driver {
+        Driver { key, record, deployment, watch: Watch::default() }
+    }
+
+    fn policy(&self, app: &App) -> Result<Policy> {
+        let new =
+            if self.deployment.is_kept() { &self.record.variants } else { &self.deployment.other.variants };
+        self.deployment.policy(deployment::instances(new), &app.config.endpoints.guards)
+    }
+
+    /// Generations of the fleet before and of the new one.
+    fn generations(&self) -> (u64, u64) {
+        let (shown, other) = (self.record.generation, self.deployment.other.generation);
+        if self.deployment.is_kept() { (other, shown) } else { (shown, other) }
+    }
+
+    /// Whether all wanted instances answer, of the fleet before and of the new one.
+    fn readiness(&self, status: &EndpointStatus) -> (bool, bool) {
+        let shown = driving::is_whole(status, self.record.generation);
+        let beside = status.beside.as_ref();
+        let other = beside
+            .is_some_and(|beside| beside.generation == self.deployment.other.generation && beside.is_ready);
+        if self.deployment.is_kept() { (other, shown) } else { (shown, other) }
+    }
+
+    /// Reads what the fleets did, and asks the guards. Before the new fleet gets requests, and when it gets no more, there is nothing to
+    /// ask.
+    fn judge(&mut self, app: &App) -> Vec<Finding> {
+        let plane = &app.endpoints.plane;
+        let name = super::plane_key(&self.key);
+        let (old, new) = self.generations();
+        let settings = &app.config.endpoints.guards;
+        let earlier = self.watch.earlier.get_or_insert_with(|| earlier_counts(app, &name, &self.record));
+        if let Some(reading) = plane.fleet_reading(&name, old) {
+            // One that got too few requests beside the new fleet is known by what it did before.
+            let enough = u64::from(settings.min_answers.max(settings.min_requests));
+            self.watch.before.reading = if reading.ended >= enough { reading } else { earlier.clone() };
+        }
+        self.watch.before.outputs.add(&plane.take_outputs(&name, old));
+        if let Some(reading) = plane.fleet_reading(&name, new) {
+            self.watch.after.reading = since(&reading, &self.watch.base);
+        }
+        self.watch.after.outputs.add(&plane.take_outputs(&name, new));
+        if !matches!(self.deployment.progress.stage, Stage::Baking | Stage::Keeping) {
+            return Vec::new();
+        }
+        guards::judge(settings, &self.watch.before, &self.watch.after, self.deployment.is_plain())
+    }
+
+    /// What is counted of the new fleet begins anew with each step, so that a good beginning does not hide a bad end.
+    fn begin_step(&mut self, app: &App, deployment: &Deployment) {
+        if deployment.progress.stage == Stage::Starting {
+            return;
+        }
+        let (_, new) = self.generations();
+        let name = super::plane_key(&self.key);
+        self.watch.base = app.endpoints.plane.fleet_reading(&name, new).unwrap_or_default();
+        self.watch.after.reading = serving::FleetReading::default();
+    }
+
     async fn write(
         &self,
         app: &Arc<App>,
@@ -337,14 +262,10 @@ impl Driver {
         more: impl FnOnce(&store::Session<'_>, &store::resources::Resource) -> store::Result<()> + Send + 'static,
     ) -> Result<Then> {
         let key = self.key.clone();
-        let (started_at, progress) = (self.deployment.started_at, self.deployment.progress);
+        let mark = |deployment: &Deployment| (deployment.started_at, deployment.progress.place());
+        let before = mark(&self.deployment);
         let is_same = move |record: &EndpointRecord| {
-            record.deployment.as_ref().is_some_and(|deployment| {
-                let stored = &deployment.progress;
-                deployment.started_at == started_at
-                    && (stored.stage, stored.step, stored.since)
-                        == (progress.stage, progress.step, progress.since)
-            })
+            record.deployment.as_ref().is_some_and(|stored| mark(stored) == before)
         };
         let written = app.database.write(move |session| {
             let Some(resource) = session.find_resource(&key)? else { return Ok(false) };
@@ -367,17 +288,6 @@ impl Driver {
         });
         Ok(if written.await? { Then::GoOn } else { Then::End })
     }
-}
-
-/// What the event of a step says.
-fn progress_detail(progress: &Progress) -> Value {
-    json!({
-        "Stage": progress.stage,
-        "Step": progress.step,
-        "TrafficShare": progress.share,
-        "NewCapacity": progress.new_part,
-        "OldCapacity": progress.old_part,
-    })
 }
 
 /// What came since an earlier reading of the same fleet.

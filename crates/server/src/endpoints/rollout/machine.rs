@@ -148,6 +148,11 @@ impl Progress {
             old_part: 1.0,
         }
     }
+
+    /// What tells a step from all others of a deployment.
+    pub fn place(&self) -> (Stage, u32, i64) {
+        (self.stage, self.step, self.since)
+    }
 }
 
 /// What is to be done next in a deployment that was begun at `started_at`.

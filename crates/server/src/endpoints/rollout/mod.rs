@@ -3,8 +3,9 @@
 pub mod config;
 mod deployment;
 mod driver;
+pub mod driving;
 pub mod guards;
-pub mod machine;
+mod machine;
 mod outputs;
 mod settings;
 pub mod view;
@@ -17,7 +18,7 @@ use tokio::sync::oneshot;
 
 pub use deployment::{Deployment, Ended, Side, instances, part_of};
 pub use guards::Finding;
-pub use machine::{Policy, Progress, Stage};
+pub use machine::{Kind, Policy, Progress, Stage};
 pub use settings::GuardSettings;
 
 use super::record::EndpointRecord;
@@ -64,8 +65,8 @@ impl EndpointController {
         let moved = self.shift(key, record, deployment, is_back)?;
         self.findings.forget(key);
         self.follow_invocations(key, record);
-        let driver = driver::Driver::new(self.app.clone(), key.clone(), record.clone(), deployment.clone());
-        let driver = tokio::spawn(driver.run(moved));
+        let driver = driver::Driver::new(key.clone(), record.clone(), deployment.clone());
+        let driver = tokio::spawn(driving::drive(self.app.clone(), driver, moved));
         self.replace_follower(key, driver.abort_handle());
         self.queues.follow(key, record, &self.app);
         Ok(())
