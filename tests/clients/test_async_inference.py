@@ -10,6 +10,7 @@ import pytest
 
 from conftest import Endpoints, poll, stop_all
 from faults import FaultyServer
+from open_tools import call
 
 # What the body asks for happens.
 OBEDIENT = """
@@ -149,6 +150,12 @@ def test_answers_failures_and_notices(later, server):
     notice = next_bad()
     assert notice["invocationStatus"] == "Failed" and "no such row" in notice["failureReason"]
     server.wait_for_log("async-whole", "no such row")
+
+    with pytest.raises(later.runtime.exceptions.ClientError, match="async-whole of account [0-9]+ is asynchronous"):
+        later.runtime.invoke_endpoint(EndpointName="async-whole", Body=b"one")
+    key = server.command("endpoints", "key").strip()
+    answered = call(server.endpoint + "/_modelyard/open/v1/models/async-whole:predict", key, {"instances": [1]})
+    assert answered[0] == 400 and "answers InvokeEndpointAsync alone" in answered[1]["error"], answered
 
     missing = later.failure(later.ask("async-whole", None))
     assert missing["ErrorCode"] == "InputError" and "cannot be read" in missing["Message"]

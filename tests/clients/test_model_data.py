@@ -1,9 +1,10 @@
 """Model data that is no archive: one object, or the objects below a prefix."""
 
 import json
+from pathlib import Path
 
 import pytest
-from conftest import PYTORCH_INFERENCE
+from conftest import PYTORCH_INFERENCE, poll
 from test_native import CASES, MODELS, XGBOOST, csv
 
 # Tells what is in the model's folder, and whether it may be changed.
@@ -124,7 +125,7 @@ def test_a_registered_prefix_is_deployed_as_it_was_registered(uncompressed, endp
     assert "deep/weight.txt has changed since its model package was registered" in endpoint["FailureReason"]
 
 
-def test_what_is_no_model_is_refused(uncompressed, endpoints):
+def test_what_is_no_model_is_refused(uncompressed, endpoints, server):
     def refused(text, *container, **options):
         with pytest.raises(endpoints.sagemaker.exceptions.ClientError, match=text) as caught:
             uncompressed.model("uncompressed-refused", uncompressed.container(*container, **options))
@@ -137,6 +138,7 @@ def test_what_is_no_model_is_refused(uncompressed, endpoints):
     uncompressed.model("uncompressed-empty", uncompressed.container(f"s3://{endpoints.bucket}/uncompressed/nothing/"))
     endpoint = uncompressed.deploy("uncompressed-empty")
     assert endpoint["EndpointStatus"] == "Failed" and "No S3 objects found" in endpoint["FailureReason"]
+    poll(lambda: not list(Path(server.data_dir, "replicas").glob("*uncompressed-empty*")), "what was furnished in part is gone")
     uri = uncompressed.put("uncompressed/odd/", {"a": b"1", "a/b": b"2"})
     uncompressed.model("uncompressed-odd", uncompressed.container(uri))
     endpoint = uncompressed.deploy("uncompressed-odd")

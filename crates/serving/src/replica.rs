@@ -201,6 +201,8 @@ impl Replica {
         if beginning == Beginning::Launch
             && let Err(reason) = self.launch(id, socket, None).await
         {
+            // It may have been furnished in part.
+            self.launcher.stop(id).await;
             return Ended::NeverHealthy(reason);
         }
         let limit = Duration::from_secs_f64(self.plan.startup_timeout_seconds);

@@ -136,8 +136,15 @@ impl Asked {
     /// A request to a model, with what all of them carry.
     ///
     /// # Errors
-    /// When it is an inference component without a copy, or one that is not on the variant that is asked for as `version`.
+    /// When it is an inference component without a copy, or one that is not on the variant that is asked for as `version`, or an endpoint
+    /// that answers later.
     pub fn invocation(&self, model: &Model, version: Option<&str>) -> Result<InvokeRequest, Refusal> {
+        if self.app.endpoints.queues.check_direct(model.key()).is_err() {
+            return Err(Refusal::invalid(format!(
+                "The endpoint {} is asynchronous: it answers InvokeEndpointAsync alone.",
+                model.name()
+            )));
+        }
         let mut request = InvokeRequest {
             target_variant: version.map(str::to_owned),
             request_id: Some(self.request_id.clone()),
