@@ -19,19 +19,24 @@ NOT_ANSWERED = (botocore.exceptions.HTTPClientError, botocore.exceptions.Connect
 GROUP = "/kept/events"
 STEPS = 4
 
-# Its model depends on every step, wherever it was interrupted.
+# Its model depends on every step, wherever it was interrupted. Each attempt but the last goes its part of the way and waits for its end.
 SCRIPT = """
 import hashlib, json, os, sys, threading
 place = "/opt/ml/checkpoints/state.json"
-state = json.load(open(place)) if os.path.exists(place) else {"step": 0, "hash": ""}
+state = json.load(open(place)) if os.path.exists(place) else {"step": 0, "hash": "", "attempt": 0}
+steps, attempts = (int(sys.argv[sys.argv.index(name) + 1]) for name in ("--steps", "--attempts"))
+attempt = state["attempt"] + 1
 print("begins at", state["step"], flush=True)
-for step in range(state["step"], int(sys.argv[sys.argv.index("--steps") + 1])):
-    state = {"step": step + 1, "hash": hashlib.sha256(f"{state['hash']}{step}".encode()).hexdigest()}
+for step in range(state["step"], steps * min(attempt, attempts) // attempts):
+    hash = hashlib.sha256(f"{state['hash']}{step}".encode()).hexdigest()
+    state = {"step": step + 1, "hash": hash, "attempt": attempt}
     with open(place + ".new", "w") as file:
         json.dump(state, file)
     os.replace(place + ".new", place)
     print(f"loss={step};", flush=True)
     threading.Event().wait(0.03)
+if attempt < attempts:
+    threading.Event().wait()
 open("/opt/ml/model/weights", "w").write(state["hash"])
 """
 
@@ -240,8 +245,8 @@ class Load:
         self.stream()
         self.value()
 
-    def job(self, name=None, checkpoints=None, steps=STEPS, **request):
-        """Starts a job; returns its name when that was acknowledged."""
+    def job(self, name=None, checkpoints=None, steps=STEPS, attempts=1, **request):
+        """Starts a job that ends in that many attempts at the earliest; returns its name when that was acknowledged."""
         name = name or f"job-{self.next()}"
         jobs = Jobs(self.server, "kept", self.role)
 
@@ -249,7 +254,7 @@ class Load:
             jobs.start(
                 name,
                 SCRIPT,
-                HyperParameters={"steps": str(steps)},
+                HyperParameters={"steps": str(steps), "attempts": str(attempts)},
                 AlgorithmSpecification={"MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9]+);"}]},
                 CheckpointConfig={"S3Uri": f"s3://kept/checkpoints/{checkpoints or name}"},
                 InputDataConfig=[

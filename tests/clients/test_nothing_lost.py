@@ -340,7 +340,8 @@ def test_attempts_that_are_lost_go_on_to_the_same_model(load):
     server = load.server
     wait_time = {"MaxRuntimeInSeconds": 300, "MaxWaitTimeInSeconds": 900}
     name = load.job(
-        steps=350,
+        steps=12,
+        attempts=3,
         EnableManagedSpotTraining=True,
         StoppingCondition=wait_time,
         RetryStrategy={"MaximumRetryAttempts": 3},
