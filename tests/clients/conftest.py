@@ -37,6 +37,7 @@ class Server:
         self.data_dir = Path(data_dir)
         self.flags = flags
         self.variables = {}
+        self.umask = -1
         self.log = self.data_dir.parent / "server.log"
         self.process = None
 
@@ -47,6 +48,7 @@ class Server:
             stderr=open(self.log, "ab"),
             text=True,
             env={**os.environ, **self.variables},
+            umask=self.umask,
         )
         lines = []
         for line in self.process.stdout:
@@ -120,6 +122,13 @@ class Server:
             verify=connection.get("ca_bundle"),
             config=Config(retries={"max_attempts": 0}, read_timeout=120),
         )
+
+
+def wait_for_line(jobs, name, text):
+    """Waits until the program of a job says a text; the platform, which speaks of environments that are ready, has lines of its own."""
+    own = "modelyard: "
+    found = lambda: [line for line in jobs.lines(name) if text in line and line.startswith(own) == text.startswith(own)]
+    return poll(found, f"{name} says {text!r}")
 
 
 def stop_all(server):
@@ -310,7 +319,7 @@ class Jobs:
         return messages
 
     def wait_for_line(self, name, text):
-        return poll(lambda: [line for line in self.lines(name) if text in line], f"{name} says {text!r}")
+        return wait_for_line(self, name, text)
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ estimator.disable_remote_debug()
     assert "'EnableRemoteDebug': True" in output
     jobs = Jobs(server, bucket, role)
     jobs.wait_for_line(name, "ready")
-    assert jobs.wait_for_line(name, "infrastructure check: ok")
+    assert jobs.wait_for_line(name, "modelyard: infrastructure check: ok")
     assert jobs.describe(name)["RemoteDebugConfig"] == {"EnableRemoteDebug": False}
     jobs.sagemaker.stop_training_job(TrainingJobName=name)
     assert jobs.wait(name)["TrainingJobStatus"] == "Stopped"

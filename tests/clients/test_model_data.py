@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import PYTORCH_INFERENCE, poll
+from conftest import PYTORCH_INFERENCE, Endpoints, Server, poll, stop_all
 from test_native import CASES, MODELS, XGBOOST, csv
 
 # Tells what is in the model's folder, and whether it may be changed.
@@ -47,6 +47,18 @@ class Uncompressed:
         self.endpoints.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
         self.deployed.append(name)
         return self.endpoints.wait(name)
+
+    def package(self, uri):
+        self.endpoints.sagemaker.create_model_package_group(ModelPackageGroupName="uncompressed")
+        return self.endpoints.sagemaker.create_model_package(
+            ModelPackageGroupName="uncompressed",
+            ModelApprovalStatus="Approved",
+            InferenceSpecification={
+                "Containers": [self.container(uri)],
+                "SupportedContentTypes": ["application/json"],
+                "SupportedResponseMIMETypes": ["application/json"],
+            },
+        )["ModelPackageArn"]
 
     def serve(self, name, container):
         self.model(name, container)
@@ -102,19 +114,10 @@ def test_one_object_is_a_file_under_the_last_part_of_its_key(uncompressed, endpo
     assert [float(score) for score in answer["Body"].read().split(b",")] == pytest.approx(case["predictions"], rel=1e-6)
 
 
-def test_a_registered_prefix_is_deployed_as_it_was_registered(uncompressed, endpoints):
+def test_a_registered_prefix_is_deployed_as_it_was_registered(uncompressed):
+    endpoints = uncompressed.endpoints
     uri = uncompressed.put("uncompressed/registered/", {"code/inference.py": WEIGHT, "deep/weight.txt": "1.5"})
-    sagemaker = endpoints.sagemaker
-    sagemaker.create_model_package_group(ModelPackageGroupName="uncompressed")
-    package = sagemaker.create_model_package(
-        ModelPackageGroupName="uncompressed",
-        ModelApprovalStatus="Approved",
-        InferenceSpecification={
-            "Containers": [uncompressed.container(uri)],
-            "SupportedContentTypes": ["application/json"],
-            "SupportedResponseMIMETypes": ["application/json"],
-        },
-    )["ModelPackageArn"]
+    package = uncompressed.package(uri)
     uncompressed.serve("uncompressed-registered", {"ModelPackageName": package})
     assert seen(endpoints, "uncompressed-registered")["weight"] == 1.5
 
@@ -123,6 +126,28 @@ def test_a_registered_prefix_is_deployed_as_it_was_registered(uncompressed, endp
     endpoint = uncompressed.deploy("uncompressed-changed")
     assert endpoint["EndpointStatus"] == "Failed"
     assert "deep/weight.txt has changed since its model package was registered" in endpoint["FailureReason"]
+
+
+@pytest.fixture
+def discreet(tmp_path):
+    """On a server whose files are for its own user."""
+    server = Server(tmp_path / "data")
+    server.umask = 0o077
+    server.start()
+    role = server.client("iam").get_role(RoleName="ModelyardExecutionRole")["Role"]["Arn"]
+    server.client("s3").create_bucket(Bucket="discreet")
+    yield Uncompressed(Endpoints(server, "discreet", role))
+    stop_all(server)
+
+
+def test_models_are_read_whatever_the_servers_umask(discreet):
+    endpoints = discreet.endpoints
+    files = {"code/inference.py": WEIGHT, "deep/weight.txt": "1.5"}
+    endpoints.model("archived", WEIGHT, {"deep/weight.txt": "0.5"})
+    discreet.deploy("archived")
+    discreet.serve("listed", discreet.container(discreet.put("listed/", files)))
+    discreet.serve("registered", {"ModelPackageName": discreet.package(discreet.put("registered/", files))})
+    assert [seen(endpoints, name)["weight"] for name in ("archived", "listed", "registered")] == [0.5, 1.5, 1.5]
 
 
 def test_what_is_no_model_is_refused(uncompressed, endpoints, server):

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from conftest import BASE_IMAGE, BINARY, poll
+from conftest import BASE_IMAGE, BINARY, poll, wait_for_line
 
 GROUP = "/aws/sagemaker/ProcessingJobs"
 
@@ -85,7 +85,7 @@ class Processing:
         return messages
 
     def wait_for_line(self, name, text):
-        return poll(lambda: [line for line in self.lines(name) if text in line], f"{name} says {text!r}")
+        return wait_for_line(self, name, text)
 
 
 @pytest.fixture

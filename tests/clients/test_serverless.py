@@ -134,7 +134,8 @@ def test_it_sleeps_and_a_held_request_wakes_it_also_after_a_restart(serverless):
     assert variant["CurrentServerlessConfig"] == variant["DesiredServerlessConfig"] == wanted
     serverless.awake("serverless-sleeper", 0)
     first = serverless.replica("serverless-sleeper")
-    serverless.awake("serverless-sleeper", 0)
+    processes = serverless.hosts("serverless-sleeper").keys()
+    poll(lambda: not processes & serverless.hosts("serverless-sleeper").keys(), "the replica has gone", 60)
     serverless.server.kill()
     serverless.server.start()
     assert serverless.sagemaker.describe_endpoint(EndpointName="serverless-sleeper")["EndpointStatus"] == "InService"

@@ -1,7 +1,7 @@
 //! The data directory: who may read it, that one server owns it, and where the running server says how to reach it.
 
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use failpoint::Point;
@@ -56,7 +56,8 @@ pub struct OwnerLock {
     _file: std::fs::File,
 }
 
-/// Makes the directory (mode 0700) and takes it for this process.
+/// Makes the directory (mode 0700) and takes it for this process. Where nobody else may enter it, the umask of this process becomes 022:
+/// jobs and models have users of their own, who must read what they are shown.
 ///
 /// # Errors
 /// When another server has it, or it cannot be made.
@@ -74,6 +75,10 @@ pub fn take(directory: &Path) -> Result<OwnerLock, String> {
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
         format!("{shown} is in use by another modelyard server; stop it or choose another --data-dir")
     })?;
+    let metadata = std::fs::metadata(directory).map_err(|error| format!("{shown}: {error}"))?;
+    if metadata.permissions().mode() & 0o077 == 0 {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    }
     Ok(OwnerLock { _file: file })
 }
 

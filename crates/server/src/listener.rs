@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -22,7 +24,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use wire::Body;
 
-use self::patience::{PatientBody, PatientStream};
+use self::patience::{PatientBody, PatientStream, PatientTimer};
 use crate::config::TlsConfig;
 
 pub use self::patience::Patience;
@@ -162,9 +164,12 @@ async fn connection<S, H, F>(
         ($connection:expr) => {{
             let connection = $connection;
             tokio::pin!(connection);
+            // Looked at only when it has news, unlike a branch of its own, which is looked at with each request.
+            let mut stopping = FuturesUnordered::from_iter([stopped(&mut stop)]);
             tokio::select! {
+                biased;
                 finished = connection.as_mut() => finished,
-                () = stopped(&mut stop) => {
+                Some(()) = stopping.next() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -174,7 +179,7 @@ async fn connection<S, H, F>(
     let finished = match version {
         Version::Http1 => finished!(
             hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
+                .timer(PatientTimer::default())
                 .header_read_timeout(patience.head)
                 .pipeline_flush(true)
                 .serve_connection(TokioIo::new(PatientStream::new(stream, patience)), service)
@@ -292,6 +297,24 @@ mod tests {
         let (mut client, task) = served(0);
         client.write_all(&HEAD[..20]).await.unwrap();
         assert!(!rest(client).await.contains("200 OK"));
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_may_be_silent_for_as_long_after_each_answer() {
+        let (mut client, task) = served(0);
+        let request = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab";
+        let mut pauses = tokio::time::interval(Duration::from_millis(25));
+        // All together take longer than a client may be silent.
+        for _ in 0..4 {
+            pauses.tick().await;
+            client.write_all(request).await.unwrap();
+            let mut answered = Vec::new();
+            while !answered.ends_with(b"2 bytes") {
+                assert_ne!(client.read_buf(&mut answered).await.unwrap(), 0, "the connection is kept");
+            }
+        }
+        assert_eq!(rest(client).await, "", "then nothing comes, and it ends");
         task.await.unwrap();
     }
 

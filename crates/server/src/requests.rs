@@ -54,12 +54,19 @@ impl Requests {
     /// Counts one request.
     pub fn count(&self, one: wire::Observed<'_>) {
         let operation = (one.service, one.operation);
-        let known = self.operations.load().get(&operation).map(Arc::clone);
-        let counters = known.unwrap_or_else(|| self.begin(operation));
+        let operations = self.operations.load();
+        let begun;
+        let counters = match operations.get(&operation) {
+            Some(known) => known,
+            None => {
+                begun = self.begin(operation);
+                &begun
+            }
+        };
         if let Some((_, count)) = counters.codes.load().iter().find(|(code, _)| code == one.code) {
             count.fetch_add(1, Relaxed);
         } else if self.series.load(Relaxed) < MOST_SERIES {
-            self.begin_code(&counters, one.code).fetch_add(1, Relaxed);
+            self.begin_code(counters, one.code).fetch_add(1, Relaxed);
         }
         let seconds = one.elapsed.as_secs_f64();
         counters.classes[BOUNDS_SECONDS.partition_point(|bound| *bound < seconds)].fetch_add(1, Relaxed);

@@ -224,7 +224,7 @@ impl Connection {
     }
 
     /// Sends an invocation and reads its answer up to the end of its body, or, for a streamed one, up to the first chunk.
-    /// Nothing may be left of an earlier answer. `limit` is kept by those that [`Connection::keeps_time`], and by the caller for others.
+    /// Nothing may be left of an earlier answer. What takes long is boxed, so that what does not need not be moved in so much room. `limit` is kept by those that [`Connection::keeps_time`], and by the caller for others.
     pub(crate) async fn invoke(
         &mut self,
         request: &InvokeRequest,
@@ -238,7 +238,7 @@ impl Connection {
                 frames.receive(max_body_bytes).await?
             }
             Channel::Http(replica, rest) => {
-                let (header, body, answering) = replica.invoke(request, max_body_bytes).await?;
+                let (header, body, answering) = Box::pin(replica.invoke(request, max_body_bytes)).await?;
                 *rest = answering;
                 (header, body)
             }
@@ -250,7 +250,7 @@ impl Connection {
                 (header, AnswerBody::Whole(body))
             }
             Channel::Models(models, rest) => {
-                let (header, body, left) = models.invoke(request, max_body_bytes, limit).await?;
+                let (header, body, left) = Box::pin(models.invoke(request, max_body_bytes, limit)).await?;
                 *rest = left;
                 (header, body)
             }

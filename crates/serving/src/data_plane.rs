@@ -292,7 +292,10 @@ impl DataPlane {
         let reflection = Reflection::begin(&handle, &request)?;
         let draft = begin_capture(&handle, &request);
         let answered = match invocation::invoke_stream(&handle, &self.settings, &request, true).await {
-            Ok(stream) => stream.collect().await,
+            Ok(stream) => match stream.whole() {
+                Ok(response) => Ok(response),
+                Err(stream) => Box::pin(stream.collect()).await,
+            },
             Err(error) => Err(error),
         };
         let is_captured = draft.is_some();
@@ -356,8 +359,9 @@ impl DataPlane {
         match answered {
             Ok(mut stream) => {
                 stream.draft = draft;
-                stream.reflection =
-                    Some(StreamedReflection::new(reflection, &handle, &self.settings, request, is_captured));
+                let streamed =
+                    StreamedReflection::new(reflection, &handle, &self.settings, request, is_captured);
+                stream.reflection = Some(Box::new(streamed));
                 Ok(stream)
             }
             Err(error) => {
@@ -375,8 +379,9 @@ fn end_shadow(endpoint: &EndpointHandle) {
     }
 }
 
-fn begin_capture(endpoint: &EndpointHandle, request: &InvokeRequest) -> Option<Draft> {
-    endpoint.capture.load().as_ref().and_then(|capture| Draft::begin(capture, request))
+fn begin_capture(endpoint: &EndpointHandle, request: &InvokeRequest) -> Option<Box<Draft>> {
+    let begun = endpoint.capture.load().as_ref().and_then(|capture| Draft::begin(capture, request));
+    begun.map(Box::new)
 }
 
 /// Replicas that ended while no server was running could not clean up after themselves.

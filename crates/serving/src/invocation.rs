@@ -28,7 +28,7 @@ use message::model_answer;
 pub use message::{InvokeRequest, InvokeResponse, ModelAnswer, SpokenHeaders};
 pub(crate) use target::Target;
 
-/// An answer that comes in pieces.
+/// An answer that comes in pieces. It is moved several times on its way: what few of them have is boxed.
 #[derive(Debug)]
 pub struct InvokeStream {
     /// Everything but the body.
@@ -40,9 +40,9 @@ pub struct InvokeStream {
     started_at: Instant,
     flight: Option<Flight>,
     /// What is captured of it, if it is.
-    pub(crate) draft: Option<Draft>,
+    pub(crate) draft: Option<Box<Draft>>,
     /// What goes to a shadow after its end, if it does.
-    pub(crate) reflection: Option<StreamedReflection>,
+    pub(crate) reflection: Option<Box<StreamedReflection>>,
 }
 
 #[derive(Debug)]
@@ -79,7 +79,7 @@ pub(crate) async fn invoke_stream(
         };
         let required = request.spoken.as_deref().filter(|words| words.is_required);
         if let Some(words) = required
-            && !lease.connection().speaks(words.protocol).await
+            && !Box::pin(lease.connection().speaks(words.protocol)).await
         {
             lease.give_back();
             return Err(InvokeError::NotSpoken);
@@ -106,7 +106,7 @@ pub(crate) async fn invoke_stream(
                 continue;
             }
             Ok(Err(ExchangeError::Lost(message))) => {
-                return Err(variant.lost_with_why(message, lease).await);
+                return Err(Box::pin(variant.lost_with_why(message, lease)).await);
             }
             Ok(Err(ExchangeError::TooLarge(bytes))) => {
                 return Err(variant.too_large(bytes, max_bytes));
@@ -147,7 +147,7 @@ pub(crate) async fn invoke_stream(
         if status < 400 {
             return Ok(stream);
         }
-        let response = stream.collect().await?;
+        let response = Box::pin(stream.collect()).await?;
         let answer = Box::new(response.answer);
         return Err(InvokeError::ModelError { answer, body: response.body, replica });
     }
@@ -358,6 +358,17 @@ impl InvokeStream {
                 Some(Err(self.variant.refused(refused, replica)))
             }
             Err(_) => Some(Err(self.variant.timed_out(replica(&mut lease)))),
+        }
+    }
+
+    /// The answer, if it came in one piece.
+    ///
+    /// # Errors
+    /// Itself, to be collected.
+    pub(crate) fn whole(self) -> Result<InvokeResponse, Self> {
+        match self.rest {
+            Rest::Whole(body) => Ok(InvokeResponse { answer: self.answer, body }),
+            rest => Err(Self { rest, ..self }),
         }
     }
 

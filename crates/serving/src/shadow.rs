@@ -315,7 +315,7 @@ impl StreamedReflection {
     /// Takes note of what comes next in the answer; after its end the copy goes on its way. An answer that is too long for a comparison
     /// is not copied, and counts as dropped.
     pub(crate) fn note(
-        streamed: &mut Option<StreamedReflection>,
+        streamed: &mut Option<Box<StreamedReflection>>,
         answer: &ModelAnswer,
         piece: Option<&Result<Bytes, InvokeError>>,
     ) {
@@ -335,7 +335,7 @@ impl StreamedReflection {
                 Ok(InvokeResponse { answer: answer.clone(), body })
             }
         };
-        let StreamedReflection { reflection, endpoint, settings, request, is_captured, .. } = noting;
+        let StreamedReflection { reflection, endpoint, settings, request, is_captured, .. } = *noting;
         reflection.send(&endpoint, &settings, request, &answered, is_captured);
     }
 }

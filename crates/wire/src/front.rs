@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use serde_json::Value;
 
 use crate::body::{self, ReadProblem};
@@ -332,7 +332,9 @@ fn method(method: &Method) -> &'static str {
 /// Both spellings of the request id; some clients log one, some the other.
 fn stamp(response: &mut Response<Body>, request_id: &str) {
     let id = HeaderValue::from_str(request_id).expect("a UUID is a header value");
-    for name in ["x-amzn-requestid", "x-amz-request-id"] {
+    const NAMES: [HeaderName; 2] =
+        [HeaderName::from_static("x-amzn-requestid"), HeaderName::from_static("x-amz-request-id")];
+    for name in NAMES {
         response.headers_mut().entry(name).or_insert_with(|| id.clone());
     }
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -110,6 +111,55 @@ impl HttpBody for PatientBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// The clock by which hyper limits how long the head of a request may take, for one connection.
+///
+/// hyper sets such a limit for each request and takes it back. Here they share one alarm of the runtime, which is left as it is as long as it
+/// rings early enough: whoever is woken too early sets it anew.
+#[derive(Clone, Default)]
+pub(super) struct PatientTimer {
+    alarm: Arc<Mutex<Option<Pin<Box<Sleep>>>>>,
+}
+
+struct PatientSleep {
+    alarm: Arc<Mutex<Option<Pin<Box<Sleep>>>>>,
+    deadline: Instant,
+}
+
+impl hyper::rt::Timer for PatientTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        self.sleep_until(self.now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(PatientSleep { alarm: Arc::clone(&self.alarm), deadline: deadline.into() })
+    }
+
+    fn now(&self) -> std::time::Instant {
+        Instant::now().into()
+    }
+}
+
+impl hyper::rt::Sleep for PatientSleep {}
+
+impl Future for PatientSleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(self.deadline)));
+        if alarm.deadline() > self.deadline {
+            alarm.as_mut().reset(self.deadline);
+        }
+        while alarm.as_mut().poll(context).is_ready() {
+            if Instant::now() >= self.deadline {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(self.deadline);
+        }
+        Poll::Pending
     }
 }
 

@@ -67,7 +67,7 @@ impl Draft {
 
     /// Takes note of what comes next in a streamed answer; at its end the invocation is captured.
     pub(crate) fn note(
-        draft: &mut Option<Draft>,
+        draft: &mut Option<Box<Draft>>,
         answer: &ModelAnswer,
         piece: Option<&Result<Bytes, InvokeError>>,
     ) {

@@ -1,6 +1,6 @@
 //! What a signed request claims, and whether the claim holds.
 
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use subtle::ConstantTimeEq;
 use time::{Date, Month};
@@ -66,10 +66,10 @@ impl std::fmt::Debug for Claim {
 
 /// The service in the credential scope of a request, however broken the rest of its signature is.
 pub fn credential_scope_service(parts: &Parts) -> Option<String> {
-    let credential = match parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) {
+    let credential = match parts.headers.get(AUTHORIZATION).and_then(ascii) {
         Some(value) if value.starts_with(ALGORITHM) => {
             let at = value.find("Credential=")? + "Credential=".len();
-            value[at..].split([',', ' ']).next().unwrap_or_default().to_owned()
+            pieces(&value[at..]).next().unwrap_or_default().to_owned()
         }
         _ => {
             let pairs = form::pairs(parts.uri.query()?.as_bytes()).ok()?;
@@ -102,9 +102,8 @@ impl Claim {
                 ));
             }
             (Some(value), false) => {
-                let value = value
-                    .to_str()
-                    .map_err(|_| incomplete("The Authorization header is not ASCII.".into()))?;
+                let value = ascii(value)
+                    .ok_or_else(|| incomplete("The Authorization header is not ASCII.".into()))?;
                 Claim::from_header(value, &parts.headers)?
             }
             (None, true) => Claim::from_query(&query)?,
@@ -135,7 +134,7 @@ impl Claim {
                 incomplete(format!("The Authorization header names {name:?}; only {ALGORITHM} is supported."))
             })?;
         let mut fields: [Option<&str>; 3] = [None; 3];
-        for part in rest.split([',', ' ']).filter(|part| !part.is_empty()) {
+        for part in pieces(rest).filter(|part| !part.is_empty()) {
             let (name, value) = part
                 .split_once('=')
                 .ok_or_else(|| incomplete(format!("{part:?} in the Authorization header has no value.")))?;
@@ -159,10 +158,9 @@ impl Claim {
         let (credential, signed, signature) =
             (field(0, "Credential")?, field(1, "SignedHeaders")?, field(2, "Signature")?);
         let text = |name: &str| match headers.get(name) {
-            Some(value) => value
-                .to_str()
+            Some(value) => ascii(value)
                 .map(|value| Some(value.to_owned()))
-                .map_err(|_| incomplete(format!("The header {name} is not ASCII."))),
+                .ok_or_else(|| incomplete(format!("The header {name} is not ASCII."))),
             None => Ok(None),
         };
         let moment = text("x-amz-date")?.ok_or_else(|| {
@@ -237,14 +235,14 @@ impl Claim {
             )));
         }
         let names = signed_headers.split(';');
-        let lower = !signed_headers.bytes().any(|byte| byte.is_ascii_uppercase());
+        let lower = !has_uppercase(signed_headers);
         if !lower || names.clone().any(str::is_empty) || !names.is_sorted_by(|one, other| one < other) {
             return Err(incomplete(
                 "The signed headers must be lower-case names in order, each once.".into(),
             ));
         }
         let mut bytes = [0; 32];
-        let is_lower = !signature.bytes().any(|byte| byte.is_ascii_uppercase());
+        let is_lower = !has_uppercase(signature);
         // The length first: there must be room for what is decoded.
         let is_whole = signature.len() == 2 * bytes.len()
             && hex_simd::decode(signature.as_bytes(), hex_simd::Out::from_slice(&mut bytes)).is_ok();
@@ -303,7 +301,7 @@ impl Claim {
     /// # Errors
     /// [`Problem::Mismatch`], also when the request states another hash of its body.
     pub fn verify(&self, parts: &Parts, secret_access_key: &str, body_sha256: &str) -> Result<(), Problem> {
-        let payload = match parts.headers.get("x-amz-content-sha256").map(http::HeaderValue::as_bytes) {
+        let payload = match parts.headers.get("x-amz-content-sha256").map(HeaderValue::as_bytes) {
             None if self.service == "s3" && self.expires_seconds.is_some() => UNSIGNED_PAYLOAD,
             None => body_sha256,
             Some(stated) if stated == body_sha256.as_bytes() => body_sha256,
@@ -345,6 +343,26 @@ impl Claim {
                 .into(),
         ))
     }
+}
+
+/// The text of a header, all at once rather than byte by byte: an `Authorization` is long.
+fn ascii(value: &HeaderValue) -> Option<&str> {
+    std::str::from_utf8(value.as_bytes()).ok().filter(|text| text.is_ascii())
+}
+
+/// What stands between commas and spaces.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut start = 0;
+    memchr::memchr2_iter(b',', b' ', text.as_bytes()).chain(std::iter::once(text.len())).map(move |end| {
+        let piece = &text[start..end];
+        start = end + 1;
+        piece
+    })
+}
+
+fn has_uppercase(text: &str) -> bool {
+    // Without an early end, so that many bytes are looked at in one step.
+    text.bytes().fold(false, |found, byte| found | byte.is_ascii_uppercase())
 }
 
 fn incomplete(text: String) -> Problem {

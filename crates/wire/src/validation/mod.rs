@@ -150,7 +150,8 @@ impl Check {
             match member_of(value, member.name).filter(|given| !given.is_null()) {
                 Some(given) => self.at_member(member.name, |check| check.nested(member.shape, given)),
                 // Most members of most requests are not there, and need not be.
-                None if !member.required && self.raw_body_bytes.is_none() => {}
+                None if !member.required
+                    && !(self.raw_body_bytes.is_some() && is_body(structure, member)) => {}
                 None => self.at_member(member.name, |check| check.absent(structure, member)),
             }
         }
