@@ -10,6 +10,8 @@ from model_host.frames import Connection, ProtocolError, split_batch
 from model_host.model import Model, as_bytes
 
 EXIT_LOAD_FAILED = 3
+# How many requests may wait here to be answered one by one; the data plane sends so many only as long as they take very little time.
+BACKLOG_LIMIT = 32
 
 
 def load(options):
@@ -44,7 +46,7 @@ def time_limit(header):
 def greeting(model):
     """The answer to a ping."""
     limit = model.batch_limit()
-    return {"status": 200, "batch_limit": limit} if limit > 1 else {"status": 200}
+    return {"status": 200, "batch_limit": limit} if limit > 1 else {"status": 200, "backlog_limit": BACKLOG_LIMIT}
 
 
 class Drained(Exception):
@@ -126,7 +128,8 @@ class Worker:
                     self._state.set_idle()
                     self._notes.look()
                 elif kind == "batch":
-                    self._answer_together(connection, model, split_batch(header, body))
+                    answer = self._answer_together if model.batch_limit() > 1 else self._answer_in_turn
+                    answer(connection, model, split_batch(header, body))
                     self._state.set_idle()
                     self._notes.look()
                 elif kind == "ping":
@@ -148,6 +151,12 @@ class Worker:
             connection.send_answer(answer.header(), answer.body)
         else:
             self._stream(connection, answer)
+
+    def _answer_in_turn(self, connection, model, requests):
+        for header, body in requests:
+            # Each has the full time limit.
+            self._state.set_busy()
+            self._answer(connection, model.invoke(header, body))
 
     def _answer_together(self, connection, model, requests):
         ready = []

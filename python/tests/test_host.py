@@ -38,16 +38,28 @@ class Client:
 
     def receive(self):
         """Returns (header, body), or None if the host closed the connection."""
+        return self.receive_all(1)[0]
+
+    def receive_all(self, count):
+        """As many answers, after which nothing may follow."""
         with self.stream.makefile("rb") as file:
-            prefix = file.read(12)
-            if not prefix:
-                return None
-            header_bytes, body_bytes = struct.unpack(">IQ", prefix)
-            return json.loads(file.read(header_bytes)), file.read(body_bytes)
+            return [self.receive_from(file) for _ in range(count)]
+
+    @staticmethod
+    def receive_from(file):
+        prefix = file.read(12)
+        if not prefix:
+            return None
+        header_bytes, body_bytes = struct.unpack(">IQ", prefix)
+        return json.loads(file.read(header_bytes)), file.read(body_bytes)
 
     def ask(self, kind, body=b"", **header):
         self.send(kind, body, **header)
         return self.receive()
+
+
+# What a worker says that answers requests one by one.
+GREETING = {"status": 200, "backlog_limit": 32}
 
 
 class HostProcess:
@@ -100,8 +112,8 @@ class HostTest(HostProcess, unittest.TestCase):
     def test_each_connection_has_a_worker_of_its_own(self):
         self.start(SCRIPT, "--workers", "2")
         first, second = self.connect(), self.connect()
-        self.assertEqual(first.ask("ping"), ({"status": 200}, b""))
-        self.assertEqual(second.ask("ping"), ({"status": 200}, b""))
+        self.assertEqual(first.ask("ping"), (GREETING, b""))
+        self.assertEqual(second.ask("ping"), (GREETING, b""))
         self.assertNotEqual(first.ask("invoke")[1], second.ask("invoke")[1])
         # A closed connection makes its worker free for a new one.
         process = first.ask("invoke")[1]
@@ -145,7 +157,7 @@ class HostTest(HostProcess, unittest.TestCase):
                 # The host that finds it out closes the connections it has, and starts anew.
                 client = self.connect()
                 try:
-                    if client.ask("ping") == ({"status": 200}, b""):
+                    if client.ask("ping") == (GREETING, b""):
                         clients.append(client)
                 except OSError:
                     pass
@@ -159,6 +171,32 @@ class HostTest(HostProcess, unittest.TestCase):
         self.assertEqual(header["status"], 503)
         self.assertIn("KeyError: 'weights'", header["error"])
         self.assertEqual(self.process.wait(), 1)
+
+    def test_a_backlog_is_answered_in_turn(self):
+        self.start("""
+import os
+def model_fn(model_dir): return None
+def transform_fn(model, body, content_type, accept):
+    if body == "exit": os._exit(1)
+    if body == "raise": raise ValueError("bad row")
+    return body * 2
+""")
+        client = self.connect()
+        self.assertEqual(client.ask("ping"), (GREETING, b""))
+
+        def send(*bodies):
+            headers = [{"kind": "invoke", "content_type": "text/csv"} for _ in bodies]
+            client.send("batch", "".join(bodies).encode(), requests=headers, body_bytes=[len(body) for body in bodies])
+
+        send("1", "raise", "", "4")
+        answers = client.receive_all(4)
+        self.assertEqual([header["status"] for header, _ in answers], [200, 500, 200, 200])
+        self.assertEqual([answers[at][1] for at in (0, 2, 3)], [b"11", b"", b"44"])
+        self.assertIn(b"bad row", answers[1][1])
+        # What was answered before a worker ends has been sent.
+        send("1", "exit", "3")
+        first, nothing = client.receive_all(2)
+        self.assertEqual((first[1], nothing), (b"11", None))
 
     def test_a_dead_worker_is_replaced(self):
         self.start(SCRIPT)

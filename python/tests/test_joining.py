@@ -4,7 +4,6 @@ import io
 import json
 import os
 import random
-import struct
 import sys
 import unittest
 import unittest.mock
@@ -139,11 +138,7 @@ class BatchingHost(HostProcess, unittest.TestCase):
         self.assertEqual(client.ask("ping")[0], {"status": 200, "batch_limit": 1024})
         bodies = [b"[[1]]", b'[["bad"]]', b"[[2]]"]
         client.send("batch", b"".join(bodies), requests=[{}, {}, {}], body_bytes=[len(body) for body in bodies])
-        answers = []
-        with client.stream.makefile("rb") as file:
-            for _ in bodies:
-                header_bytes, body_bytes = struct.unpack(">IQ", file.read(12))
-                answers.append((json.loads(file.read(header_bytes)), file.read(body_bytes)))
+        answers = client.receive_all(3)
         self.assertEqual([header["status"] for header, _ in answers], [200, 500, 200])
         self.assertEqual(json.loads(answers[2][1]), [[6]])
         self.assertEqual(json.loads(client.ask("invoke", b"[[3]]")[1]), [[9]])

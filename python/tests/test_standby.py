@@ -5,7 +5,7 @@ import tempfile
 import unittest
 
 from tests import model_folder
-from tests.test_host import HostProcess
+from tests.test_host import GREETING, HostProcess
 
 # Tells by a pipe that it is imported, and in which process.
 PROBE = """
@@ -64,7 +64,7 @@ class StandbyTest(HostProcess, unittest.TestCase):
         imported_in = self.imported_in()
         self.want()
         client = self.connect()
-        self.assertEqual(client.ask("ping"), ({"status": 200}, b""))
+        self.assertEqual(client.ask("ping"), (GREETING, b""))
         self.assertEqual(self.answer(client), (imported_in, imported_in))
         # The worker in its place has nobody to wait for: it imports and loads as any other.
         self.assertIsNone(client.ask("invoke", b"exit"))

@@ -1,4 +1,4 @@
-//! Requests that a worker answers together: how many may be, what one of them is, and what was counted of them.
+//! Requests that a worker gets together: how many may be, what one of them is, and what was counted of them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,11 +17,19 @@ pub struct BatchSettings {
     pub bytes: usize,
     /// How long a worker that comes free waits for more requests, where some wait and there is room for others.
     pub delay: Duration,
+    /// How much work a worker that answers requests one by one is handed at once, by the usual time of its answers; zero for one request at
+    /// a time.
+    pub backlog: Duration,
 }
 
 impl Default for BatchSettings {
     fn default() -> BatchSettings {
-        BatchSettings { requests: 64, bytes: 1024 * 1024, delay: Duration::ZERO }
+        BatchSettings {
+            requests: 64,
+            bytes: 1024 * 1024,
+            delay: Duration::ZERO,
+            backlog: Duration::from_millis(2),
+        }
     }
 }
 
@@ -67,6 +75,7 @@ pub(crate) struct BatchCounters {
     limit: AtomicU64,
     sizes: [AtomicU64; CLASSES],
     requests: AtomicU64,
+    in_backlogs: AtomicU64,
 }
 
 /// What was counted of the requests that were answered together.
@@ -78,6 +87,8 @@ pub struct BatchSnapshot {
     pub sizes: Vec<(u64, u64)>,
     /// Requests in all of them.
     pub requests: u64,
+    /// Requests that waited at a quick worker, which had several at once and answered them one by one.
+    pub in_backlogs: u64,
 }
 
 impl BatchCounters {
@@ -91,12 +102,17 @@ impl BatchCounters {
         self.requests.fetch_add(requests as u64, Relaxed);
     }
 
+    pub(crate) fn count_backlog(&self, requests: usize) {
+        self.in_backlogs.fetch_add(requests as u64, Relaxed);
+    }
+
     pub(crate) fn snapshot(&self) -> BatchSnapshot {
         let sized = |(class, count): (usize, &AtomicU64)| (2_u64 << class, count.load(Relaxed));
         BatchSnapshot {
             limit: self.limit.load(Relaxed),
             sizes: self.sizes.iter().enumerate().map(sized).collect(),
             requests: self.requests.load(Relaxed),
+            in_backlogs: self.in_backlogs.load(Relaxed),
         }
     }
 }

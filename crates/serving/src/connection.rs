@@ -23,6 +23,7 @@ use crate::frame::{
 use crate::http::{Answering, HttpReplica};
 use crate::invocation::InvokeRequest;
 use crate::models::{ModelCache, ModelRest, Role};
+use crate::pace::Pace;
 use crate::refused::Refused;
 use crate::spoken::SpokenProtocol;
 
@@ -40,6 +41,10 @@ pub(crate) struct Connection {
     pub(crate) worker: Option<u64>,
     /// How many requests its worker answers together, as it says; below 2 it is one at a time.
     pub(crate) batch_limit: u32,
+    /// How many it takes at once to answer them one by one, as it says.
+    pub(crate) backlog_limit: u32,
+    /// How quickly it answers.
+    pub(crate) pace: Pace,
     /// Which worker it leads to and what for, where that has said so.
     pub(crate) told_worker: Option<(u64, Role)>,
 }
@@ -151,7 +156,17 @@ impl Connection {
 
     fn over(channel: Channel, link: Arc<ReplicaLink>) -> Self {
         let last_answer_at = Instant::now();
-        Self { channel, link, last_answer_at, proven: false, worker: None, batch_limit: 0, told_worker: None }
+        Self {
+            channel,
+            link,
+            last_answer_at,
+            proven: false,
+            worker: None,
+            batch_limit: 0,
+            backlog_limit: 0,
+            pace: Pace::default(),
+            told_worker: None,
+        }
     }
 
     /// A place for one request in a replica that speaks HTTP.
@@ -233,9 +248,17 @@ impl Connection {
     ) -> Result<(ResponseHeader, AnswerBody), ExchangeError> {
         let answered = match &mut self.channel {
             Channel::Frames(frames) => {
+                let asked_at = Instant::now();
                 let header = frame::encode_request(&RequestHeader::of(request), request.body.len());
                 frames.send(header, request.body.clone()).await?;
-                frames.receive(max_body_bytes).await?
+                let answered = frames.receive(max_body_bytes).await?;
+                if matches!(answered.1, AnswerBody::Whole(_)) {
+                    self.last_answer_at = Instant::now();
+                    self.pace.note(self.last_answer_at - asked_at);
+                } else {
+                    self.pace = Pace::default();
+                }
+                return Ok(answered);
             }
             Channel::Http(replica, rest) => {
                 let (header, body, answering) = Box::pin(replica.invoke(request, max_body_bytes)).await?;
@@ -294,7 +317,7 @@ impl Connection {
         }
     }
 
-    /// Sends several requests to a worker that answers them together. Nothing may be left of an earlier answer.
+    /// Sends several requests to a worker that takes as many. Nothing may be left of an earlier answer.
     pub(crate) async fn send_batch(&mut self, frame: Bytes) -> Result<(), ExchangeError> {
         match &mut self.channel {
             Channel::Frames(frames) => frames.send(frame, Bytes::new()).await,
@@ -302,16 +325,18 @@ impl Connection {
         }
     }
 
-    /// Reads the next answer of those as [`Connection::invoke`] does.
+    /// Reads the next answer of those as [`Connection::invoke`] does. The worker has had the request since `asked_at`.
     pub(crate) async fn receive_of_batch(
         &mut self,
         max_body_bytes: u64,
+        asked_at: Instant,
     ) -> Result<(ResponseHeader, AnswerBody), ExchangeError> {
         let Channel::Frames(frames) = &mut self.channel else {
             return Err(ExchangeError::Lost("The connection leads to no worker.".into()));
         };
         let answered = frames.receive(max_body_bytes).await?;
         self.last_answer_at = Instant::now();
+        self.pace.note(self.last_answer_at - asked_at);
         Ok(answered)
     }
 
@@ -362,6 +387,7 @@ impl Connection {
         let (header, _) = frames.receive(0).await?;
         self.last_answer_at = Instant::now();
         self.batch_limit = header.batch_limit.unwrap_or_default();
+        self.backlog_limit = header.backlog_limit.unwrap_or_default();
         let role = if header.role.as_deref() == Some("load") { Role::Load } else { Role::Invoke };
         self.told_worker = header.worker.map(|worker| (worker, role));
         Ok(if header.status == 200 {

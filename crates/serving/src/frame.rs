@@ -87,6 +87,9 @@ pub(crate) struct ResponseHeader {
     /// How many requests the worker answers together.
     #[serde(default)]
     pub(crate) batch_limit: Option<u32>,
+    /// How many requests the worker takes at once to answer them one by one.
+    #[serde(default)]
+    pub(crate) backlog_limit: Option<u32>,
     /// The memory that a model took or gave back.
     #[serde(default)]
     pub(crate) memory_bytes: Option<u64>,

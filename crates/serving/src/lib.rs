@@ -23,6 +23,7 @@ mod metrics;
 mod models;
 mod observation;
 mod on_demand;
+mod pace;
 mod plan;
 mod pool;
 mod refused;

@@ -65,6 +65,13 @@ pub fn write(page: &mut Page, app: &App) {
     family("modelyard_endpoint_requests_in_flight", "gauge", "Invocations under way.", &|number| {
         known[number].1.in_flight as f64
     });
+    let name = "modelyard_endpoint_backlog_requests_total";
+    family(
+        name,
+        "counter",
+        "Requests that waited at a quick worker, which had several at once.",
+        &|number| known[number].1.batches.in_backlogs as f64,
+    );
     family("modelyard_endpoint_replicas_wanted", "gauge", "Replicas that are wanted.", &|number| {
         f64::from(known[number].1.wanted_replicas)
     });

@@ -26,6 +26,8 @@ pub struct EndpointSettings {
     pub batch_limit: u32,
     /// Milliseconds that a worker which comes free waits for more requests, when some wait.
     pub batch_delay_milliseconds: u64,
+    /// Milliseconds of work that a worker which answers one request after the other is handed at once; 0 for one at a time.
+    pub backlog_milliseconds: u64,
     /// Seconds after which a replica of a serverless variant that nobody needs is stopped.
     pub serverless_idle_seconds: u64,
     /// Seconds that a request beyond `MaxConcurrency` waits before it is refused with `ThrottlingException`.
@@ -47,6 +49,7 @@ impl Default for EndpointSettings {
             queue_wait_seconds: 50,
             batch_limit: BatchSettings::default().requests,
             batch_delay_milliseconds: 0,
+            backlog_milliseconds: BatchSettings::default().backlog.as_millis() as u64,
             serverless_idle_seconds: 300,
             serverless_wait_seconds: 0.1,
             serverless_standbys: 4,
@@ -67,6 +70,7 @@ impl EndpointSettings {
         BatchSettings {
             requests: self.batch_limit,
             delay: Duration::from_millis(self.batch_delay_milliseconds),
+            backlog: Duration::from_millis(self.backlog_milliseconds),
             ..BatchSettings::default()
         }
     }
@@ -92,6 +96,9 @@ impl EndpointSettings {
         }
         if self.batch_delay_milliseconds > 1000 {
             return Err("endpoints.batch_delay_milliseconds must be from 0 to 1000".into());
+        }
+        if self.backlog_milliseconds > 1000 {
+            return Err("endpoints.backlog_milliseconds must be from 0 to 1000".into());
         }
         if !serverless::IDLE_SECONDS.contains(&self.serverless_idle_seconds) {
             return Err("endpoints.serverless_idle_seconds must be from 1 to 604800".into());
@@ -120,8 +127,11 @@ mod tests {
         let read = |text: &str| toml::from_str::<EndpointSettings>(text).unwrap();
         assert_eq!(read("").check(), Ok(()));
         assert_eq!(read("queue_limit = 5").queue_wait(), Duration::from_secs(50));
-        let batch = read("batch_limit = 8\nbatch_delay_milliseconds = 2").batch();
-        assert_eq!((batch.requests, batch.delay), (8, Duration::from_millis(2)));
+        let batch = read("batch_limit = 8\nbatch_delay_milliseconds = 2\nbacklog_milliseconds = 0").batch();
+        assert_eq!(
+            (batch.requests, batch.delay, batch.backlog),
+            (8, Duration::from_millis(2), Duration::ZERO)
+        );
         assert_eq!(read("serverless_standbys = 0").check(), Ok(()));
         assert!(read("queue_limit = 0").check().unwrap_err().contains("queue_limit"));
         assert_eq!(read("multi_model_memory_mb = 3").multi_model_memory_bytes(), Some(3 << 20));
@@ -130,6 +140,7 @@ mod tests {
             "queue_wait_seconds = 0",
             "batch_limit = 0",
             "batch_delay_milliseconds = 1001",
+            "backlog_milliseconds = 1001",
             "serverless_idle_seconds = 0",
             "serverless_wait_seconds = nan",
             "serverless_standbys = 10001",

@@ -1,14 +1,16 @@
-//! Requests in the line that one worker answers together: taking them out of it, asking the worker, and telling each its own answer.
+//! Requests in the line that one worker gets together: taking them out of it, asking the worker, and telling each its own answer. The worker
+//! joins them for one call of its model, or, where it is quick, answers them one by one.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::{Acquire, Lease, Pool};
 use crate::batch::{BatchRequest, BatchSettings};
@@ -24,13 +26,15 @@ const MOST_HEADER_BYTES: usize = frame::MAX_HEADER_BYTES / 2;
 /// How many that do not fit in are passed by in the search for others.
 const MOST_PASSED_BY: usize = 64;
 
-/// How a pool lets workers answer requests together.
+/// How a pool lets workers have several requests at once.
 #[derive(Debug)]
 pub(super) struct Batches {
     settings: BatchSettings,
     counters: Arc<Counters>,
-    /// As the worker said that was put back last; below 2 it answers requests one by one.
+    /// As the worker said that was put back last; below 2 it joins none.
     limit: AtomicU32,
+    /// Whether that worker is given more than one request.
+    are_formed: AtomicBool,
 }
 
 /// One in the line.
@@ -53,6 +57,15 @@ pub(super) struct Rider {
 pub(crate) enum Grant {
     Alone(Lease),
     Joined(Seat),
+}
+
+/// What a worker makes of the requests that it gets together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It answers them together.
+    Joined,
+    /// It answers them one by one, in their order.
+    Backlog,
 }
 
 /// A place in a batch that has been sent.
@@ -142,23 +155,44 @@ impl Waiter {
 
 impl Batches {
     pub(super) fn new(settings: BatchSettings, counters: Arc<Counters>) -> Option<Batches> {
-        (settings.requests > 1).then(|| Batches { settings, counters, limit: AtomicU32::new(0) })
+        (settings.requests > 1).then(|| Batches {
+            settings,
+            counters,
+            limit: AtomicU32::new(0),
+            are_formed: AtomicBool::new(false),
+        })
     }
 
-    /// Takes down how many requests the worker of a connection answers together.
+    /// Takes down how many requests the worker of a connection gets together.
     pub(super) fn note(&self, connection: &Connection) {
         let limit = self.limit_of(connection);
         if self.limit.load(Ordering::Relaxed) != limit {
             self.limit.store(limit, Ordering::Relaxed);
             self.counters.batches.set_limit(limit);
         }
+        let are_formed = self.most_of(connection) > 1;
+        if self.are_formed.load(Ordering::Relaxed) != are_formed {
+            self.are_formed.store(are_formed, Ordering::Relaxed);
+        }
     }
 
-    /// Whether requests are answered together now.
+    /// Whether workers get several requests at once now.
     pub(super) fn are_formed(&self) -> bool {
-        self.limit.load(Ordering::Relaxed) > 1
+        self.are_formed.load(Ordering::Relaxed)
     }
 
+    /// How many requests the worker of a connection gets at once.
+    fn most_of(&self, connection: &Connection) -> u32 {
+        match self.limit_of(connection) {
+            0 => {
+                let most = connection.pace.most_at_once(self.settings.backlog);
+                most.min(connection.backlog_limit).min(self.settings.requests)
+            }
+            joined => joined,
+        }
+    }
+
+    /// How many of them it joins; 0 for none.
     fn limit_of(&self, connection: &Connection) -> u32 {
         match connection.batch_limit.min(self.settings.requests) {
             0 | 1 => 0,
@@ -211,19 +245,21 @@ impl Pool {
         line: &mut VecDeque<Waiter>,
     ) -> Option<Lease> {
         let Some(batches) = &self.batches else { return first.give(lease) };
-        let limit = batches.limit_of(lease.connection()) as usize;
+        let most = batches.most_of(lease.connection()) as usize;
         let rider = match first {
-            Waiter::Joinable(rider) if limit > 1 => rider,
+            Waiter::Joinable(rider) if most > 1 => rider,
             alone => return alone.give(lease),
         };
+        let kind = if batches.limit_of(lease.connection()) > 0 { Kind::Joined } else { Kind::Backlog };
+        let delay = if kind == Kind::Joined { batches.settings.delay } else { Duration::ZERO };
         let mut riders = vec![rider];
-        batches.fill(&mut riders, self.share(limit, 1 + line.len()), line);
-        if riders.len() == 1 && batches.settings.delay.is_zero() {
+        batches.fill(&mut riders, self.share(most, 1 + line.len()), line);
+        if riders.len() == 1 && delay.is_zero() {
             return riders.pop().and_then(|rider| Waiter::Joinable(rider).give(lease));
         }
         // Without a runtime there is nobody left who waits.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(drive(lease, riders, limit));
+            runtime.spawn(drive(lease, kind, riders, most, delay));
         }
         None
     }
@@ -244,13 +280,12 @@ impl Pool {
         self.note_length(&line);
     }
 
-    fn delay(&self) -> Duration {
-        self.batches.as_ref().map(|batches| batches.settings.delay).unwrap_or_default()
-    }
-
-    fn count_batch(&self, requests: usize) {
+    fn count_batch(&self, kind: Kind, requests: usize) {
         if let Some(batches) = &self.batches {
-            batches.counters.batches.count(requests);
+            match kind {
+                Kind::Joined => batches.counters.batches.count(requests),
+                Kind::Backlog => batches.counters.batches.count_backlog(requests),
+            }
         }
     }
 }
@@ -270,8 +305,7 @@ impl Passenger {
 
 /// Asks a worker for all of them, and tells each what becomes of its request. It is a task of its own, so that no caller who goes away
 /// takes the others along.
-async fn drive(mut lease: Lease, mut riders: Vec<Rider>, limit: usize) {
-    let delay = lease.pool.delay();
+async fn drive(mut lease: Lease, kind: Kind, mut riders: Vec<Rider>, limit: usize, delay: Duration) {
     if !delay.is_zero() && riders.len() < limit {
         tokio::time::sleep(delay).await;
         lease.pool.top_up(&mut riders, limit);
@@ -299,19 +333,21 @@ async fn drive(mut lease: Lease, mut riders: Vec<Rider>, limit: usize) {
     if passengers.is_empty() {
         return lease.give_back();
     }
-    lease.pool.count_batch(passengers.len());
-    let end = ride(&mut lease, &mut passengers).await;
+    lease.pool.count_batch(kind, passengers.len());
+    let Some(end) = ride(&mut lease, &mut passengers).await else { return lease.give_back() };
+    // Of a backlog only the first can have been begun.
+    let begun = if kind == Kind::Backlog { 1 } else { passengers.len() };
+    let untouched = passengers.split_off(begun.min(passengers.len()));
     match end {
-        None => lease.give_back(),
-        Some(End::TimedOut) => {
+        End::TimedOut => {
             drop(lease);
             passengers.into_iter().for_each(|passenger| passenger.hear(Outcome::TimedOut));
         }
-        Some(End::Again) => {
+        End::Again => {
             drop(lease);
             passengers.into_iter().for_each(|passenger| passenger.hear(Outcome::Again));
         }
-        Some(End::Lost(message)) => {
+        End::Lost(message) => {
             // Listening begins before the connection is dropped, which has the replica look what happened.
             let endings: Vec<_> = passengers.iter().map(|_| told::ending(&link)).collect();
             drop(lease);
@@ -320,6 +356,7 @@ async fn drive(mut lease: Lease, mut riders: Vec<Rider>, limit: usize) {
             }
         }
     }
+    untouched.into_iter().for_each(|passenger| passenger.hear(Outcome::Again));
 }
 
 /// Why the connection is of no more use, and what that means for those who are left.
@@ -352,9 +389,10 @@ async fn ride(lease: &mut Lease, passengers: &mut VecDeque<Passenger>) -> Option
         Err(_) => return Some(End::TimedOut),
     }
     let mut is_first = true;
+    let mut asked_at = Instant::now();
     while let Some(passenger) = passengers.front() {
         let (limit, most_bytes) = (passenger.request.time_limit, passenger.request.most_answer_bytes);
-        let outcome = match tokio::time::timeout(limit, answer(lease, most_bytes)).await {
+        let outcome = match tokio::time::timeout(limit, answer(lease, most_bytes, asked_at)).await {
             Ok(Ok(outcome)) => outcome,
             // What has been read in part was read whole once the first is answered.
             Ok(Err(ExchangeError::NotRead)) if !is_first => {
@@ -365,6 +403,7 @@ async fn ride(lease: &mut Lease, passengers: &mut VecDeque<Passenger>) -> Option
             Err(_) => return Some(End::TimedOut),
         };
         is_first = false;
+        asked_at = Instant::now();
         let is_too_large = matches!(outcome, Outcome::TooLarge(_));
         passengers.pop_front()?.hear(outcome);
         if is_too_large {
@@ -376,8 +415,8 @@ async fn ride(lease: &mut Lease, passengers: &mut VecDeque<Passenger>) -> Option
 }
 
 /// Reads one answer whole.
-async fn answer(lease: &mut Lease, most_bytes: u64) -> Result<Outcome, ExchangeError> {
-    let (header, body) = lease.connection().receive_of_batch(most_bytes).await?;
+async fn answer(lease: &mut Lease, most_bytes: u64, asked_at: Instant) -> Result<Outcome, ExchangeError> {
+    let (header, body) = lease.connection().receive_of_batch(most_bytes, asked_at).await?;
     if let AnswerBody::Whole(body) = body {
         return Ok(Outcome::Answered(header, body));
     }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by its panic")]
 
 mod adoption;
+mod backlogs;
 mod batches;
 mod captures;
 mod chains;
