@@ -70,7 +70,7 @@ pub fn write(page: &mut Page, app: &App) {
         name,
         "counter",
         "Requests that waited at a quick worker, which had several at once.",
-        &|number| known[number].1.batches.in_backlogs as f64,
+        &|number| known[number].2.batches.in_backlogs as f64,
     );
     family("modelyard_endpoint_replicas_wanted", "gauge", "Replicas that are wanted.", &|number| {
         f64::from(known[number].1.wanted_replicas)
