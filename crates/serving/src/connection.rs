@@ -238,8 +238,10 @@ impl Connection {
         }
     }
 
-    /// Sends an invocation and reads its answer up to the end of its body, or, for a streamed one, up to the first chunk.
-    /// Nothing may be left of an earlier answer. What takes long is boxed, so that what does not need not be moved in so much room. `limit` is kept by those that [`Connection::keeps_time`], and by the caller for others.
+    /// Sends an invocation and reads its answer up to the end of its body, or, for a streamed one, up to the first chunk. Nothing may be left
+    /// of an earlier answer. `limit` is kept by those that [`Connection::keeps_time`], and by the caller for others.
+    ///
+    /// What takes long and much room is boxed, so that the future of all others is small.
     pub(crate) async fn invoke(
         &mut self,
         request: &InvokeRequest,
