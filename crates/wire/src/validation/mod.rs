@@ -150,8 +150,7 @@ impl Check {
             match member_of(value, member.name).filter(|given| !given.is_null()) {
                 Some(given) => self.at_member(member.name, |check| check.nested(member.shape, given)),
                 // Most members of most requests are not there, and need not be.
-                None if !member.required
-                    && !(self.raw_body_bytes.is_some() && is_body(structure, member)) => {}
+                None if !member.required && !self.is_beside(structure, member) => {}
                 None => self.at_member(member.name, |check| check.absent(structure, member)),
             }
         }
@@ -162,9 +161,13 @@ impl Check {
         }
     }
 
+    /// Whether it is the body of a raw operation, which is kept beside the input.
+    fn is_beside(&self, structure: &Structure, member: &Member) -> bool {
+        self.raw_body_bytes.is_some() && is_body(structure, member)
+    }
+
     fn absent(&mut self, structure: &Structure, member: &Member) {
-        // The body of a raw operation is kept beside the input.
-        let beside = self.raw_body_bytes.filter(|_| is_body(structure, member));
+        let beside = self.raw_body_bytes.filter(|_| self.is_beside(structure, member));
         match (beside, &self.service.shape(member.shape).kind) {
             (Some(bytes), Kind::Blob { min, max }) => {
                 for constraint in length_constraints(bytes, *min, *max) {
