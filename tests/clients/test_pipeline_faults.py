@@ -336,13 +336,13 @@ def small_world():
 
 @pytest.mark.parametrize("point", ["database-commit", "database-committed"])
 def test_killed_at_each_commit(faulty_server, point):
-    """Of each server two commits come through, of the walk or of what it calls, and the third one ends it. It is one more after every 30
+    """Of each server two commits come through, of the walk or of what it calls, and the third one ends it. It is one more after every 15
     servers: on a slow disk those two may be of the start."""
     server, place = faulty_server, Place(faulty_server)
     deaths = [0]
 
     def kill():
-        server.arm(point, f"skip {2 + deaths[0] // 30} abort")
+        server.arm(point, f"skip {2 + deaths[0] // 15} abort")
         died = threading.Event()
         for _ in range(40):
             if server.has_died():
