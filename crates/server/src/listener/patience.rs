@@ -120,11 +120,14 @@ impl HttpBody for PatientBody {
 /// rings early enough: whoever is woken too early sets it anew.
 #[derive(Clone, Default)]
 pub(super) struct PatientTimer {
-    alarm: Arc<Mutex<Option<Pin<Box<Sleep>>>>>,
+    alarm: Alarm,
 }
 
+/// Made when it is first waited for.
+type Alarm = Arc<Mutex<Option<Pin<Box<Sleep>>>>>;
+
 struct PatientSleep {
-    alarm: Arc<Mutex<Option<Pin<Box<Sleep>>>>>,
+    alarm: Alarm,
     deadline: Instant,
 }
 
@@ -236,7 +239,24 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PatientStream<S> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::rt::Timer;
+
     use super::*;
+
+    #[tokio::test]
+    async fn sleeps_share_an_alarm_and_none_ends_early() {
+        let timer = PatientTimer::default();
+        let after = |milliseconds| timer.now() + Duration::from_millis(milliseconds);
+        // The alarm is set for a sleep that is given up, then waited for by a later one and an earlier one.
+        for (given_up, waited_for) in [(5, 30), (60_000, 10)] {
+            let mut first = timer.sleep_until(after(given_up));
+            assert!(futures::poll!(first.as_mut()).is_pending());
+            drop(first);
+            let deadline = after(waited_for);
+            timer.sleep_until(deadline).await;
+            assert!(timer.now() >= deadline);
+        }
+    }
 
     #[test]
     fn a_body_may_pause_and_must_come_at_a_pace() {
