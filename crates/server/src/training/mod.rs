@@ -46,7 +46,7 @@ use record::TrainingRecord;
 use store::Database;
 use store::resources::ResourceKey;
 use store::work::Work;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::app::App;
 use crate::sagemaker::kinds::TRAINING_JOB;
@@ -141,7 +141,16 @@ impl TrainingDriver {
                 while let Some(app) = app.upgrade() {
                     let claimant = owner.clone();
                     match app.database.write(move |session| session.claim_work(kind, &claimant)).await {
-                        Ok(Some(work)) => app.training.spawn(app.clone(), work),
+                        Ok(Some(work)) => {
+                            // What an earlier server had may run: nobody else gets its place before that is known.
+                            let was_held = work.attempt > 1;
+                            let looked_at = app.training.spawn(app.clone(), work);
+                            drop(app);
+                            if was_held {
+                                // An end without a word is one, too.
+                                let _ = looked_at.await;
+                            }
+                        }
                         Ok(None) => {
                             drop(app);
                             queued[at].notified().await;
@@ -169,17 +178,20 @@ impl TrainingDriver {
         }
     }
 
-    fn spawn(&self, app: Arc<App>, work: Work) {
+    /// Drives a job in a task of its own. What it returns comes when it is known whether the job runs already.
+    fn spawn(&self, app: Arc<App>, work: Work) -> oneshot::Receiver<()> {
+        let (looked_at, known) = oneshot::channel();
         let stop = Arc::new(Notify::new());
         self.lock_stops().insert(work.key.clone(), stop.clone());
         let (stops, owner) = (self.stops.clone(), self.owner.clone());
         tokio::spawn(async move {
             let key = work.key.clone();
-            let driving = attempt::run(&app, work, &owner, &stop);
+            let driving = attempt::run(&app, work, &owner, &stop, looked_at);
             let (curves, ()) = tokio::join!(curves::follow(&app, &key), driving);
             curves.finish().await;
             stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&key);
         });
+        known
     }
 
     fn lock_stops(&self) -> std::sync::MutexGuard<'_, HashMap<ResourceKey, Arc<Notify>>> {
