@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from conftest import BINARY, Jobs, poll
+from conftest import BASE_IMAGE, BINARY, Jobs, poll
 from faults import STEPS, FaultyServer, Load, points
 
 # The server passes these before it is ready, or with the first job.
@@ -290,6 +290,35 @@ def test_killed_while_jobs_are_held(held_job):
     load.sagemaker.stop_training_job(TrainingJobName="holds")
     assert load.check_job("waits") == "Completed"
     load.check()
+    load.check_nothing_is_left()
+
+
+def test_killed_while_jobs_wait_for_one_of_another_kind(tmp_path):
+    """A server that starts again admits nobody before it has found all that runs, whatever its kind."""
+    server = FaultyServer(tmp_path, "--parallel-jobs", "1")
+    load = Load(server.start())
+    load.put("channel/input", b"1,2\n")
+    sleep = "import threading; threading.Event().wait()"
+    load.sagemaker.create_processing_job(
+        ProcessingJobName="holds",
+        AppSpecification={"ImageUri": BASE_IMAGE, "ContainerEntrypoint": ["python3", "-c", sleep]},
+        ProcessingResources={"ClusterConfig": {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 10}},
+        RoleArn=load.role,
+    )
+    holds = lambda: load.sagemaker.describe_processing_job(ProcessingJobName="holds")
+    poll(lambda: "ProcessingStartTime" in holds(), "the place is taken", 60)
+    load.job("waits")
+    poll(lambda: held(server, "containment.json"), "the job is held", 60)
+    for _ in range(4):
+        before = held(server, "containment.json")
+        server.kill()
+        server.start()
+        load.connect()
+        # One that were admitted would be held no more.
+        poll(lambda: [one for one in held(server, "containment.json") if one not in before], "the job is held again", 60)
+    assert holds()["ProcessingJobStatus"] == "InProgress"
+    load.sagemaker.stop_processing_job(ProcessingJobName="holds")
+    assert load.check_job("waits") == "Completed"
     load.check_nothing_is_left()
 
 

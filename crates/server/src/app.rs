@@ -207,9 +207,9 @@ impl App {
             connection,
         });
         app.endpoints.resume().await.map_err(|error| text(&error))?;
-        app.training.resume(&app.database).await.map_err(|error| text(&error))?;
+        app.training.resume(&app).await.map_err(|error| text(&error))?;
         crate::training::warm_pool::resume(&app).await.map_err(|error| text(&error))?;
-        app.transform.resume(&app.config, &app.database).await.map_err(|error| text(&error))?;
+        app.transform.resume(&app).await.map_err(|error| text(&error))?;
         app.training.start();
         app.pipelines.start();
         app.validations.start();

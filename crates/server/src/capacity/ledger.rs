@@ -1,7 +1,7 @@
 //! Who runs, who waits and why: the decisions of admission, without clock, tasks or input and output.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use runner::inventory::Inventory;
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,8 @@ pub struct Ledger {
     most_jobs: usize,
     running: BTreeMap<ResourceKey, Running>,
     waiting: Lines,
+    /// Jobs of an earlier server of which it is not known yet whether they run.
+    expected: BTreeSet<ResourceKey>,
 }
 
 /// What follows from a change.
@@ -140,7 +142,8 @@ impl Amount {
 impl Ledger {
     /// An empty ledger. `most_jobs` bounds the jobs that run at once.
     pub fn new(machine: Machine, settings: CapacitySettings, most_jobs: usize) -> Ledger {
-        Ledger { machine, settings, most_jobs, running: BTreeMap::new(), waiting: Lines::default() }
+        let (running, waiting, expected) = Default::default();
+        Ledger { machine, settings, most_jobs, running, waiting, expected }
     }
 
     /// Why the claim can never run here; `None` when it can.
@@ -193,8 +196,19 @@ impl Ledger {
         self.waiting.remove(key);
     }
 
+    /// Lets nobody start before it is known whether this job of an earlier server runs.
+    pub fn expect(&mut self, key: ResourceKey) {
+        self.expected.insert(key);
+    }
+
+    /// Notes that a job does not run; `false` when it was not expected.
+    pub fn does_not_run(&mut self, key: &ResourceKey) -> bool {
+        self.expected.remove(key)
+    }
+
     /// Enters a job that runs already, as after a restart of the server, whatever there is room for.
     pub fn enter(&mut self, claim: Claim, grant: Grant) {
+        self.expected.remove(&claim.key);
         self.running.insert(claim.key.clone(), Running { claim, grant, interrupted: false, rests: false });
     }
 
@@ -213,6 +227,9 @@ impl Ledger {
     /// Decides who starts and who makes room, at a time in milliseconds since 1970.
     pub fn decide(&mut self, now_ms: i64) -> Decisions {
         let mut decisions = Decisions::default();
+        if !self.expected.is_empty() {
+            return decisions;
+        }
         // Each start changes the shares, and with them the order.
         while let Some((key, grant)) = self.first_that_fits(now_ms, &mut decisions.interrupt) {
             if let Some(claim) = self.waiting.remove(&key) {

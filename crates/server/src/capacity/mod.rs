@@ -172,10 +172,29 @@ impl Capacity {
         Outlook::new(key, &self.state)
     }
 
+    /// Admits nobody before it is known whether this job of an earlier server runs: before it is entered, or
+    /// [`Capacity::does_not_run`] says that it does not.
+    pub fn expect(&self, key: ResourceKey) {
+        lock(&self.state).ledger.expect(key);
+    }
+
+    /// Says that a job that may have been expected does not run.
+    pub fn does_not_run(&self, key: &ResourceKey) {
+        let mut state = lock(&self.state);
+        if state.ledger.does_not_run(key) {
+            settle(&mut state, self.clock.now_ms());
+        }
+    }
+
     /// Enters a job that runs already with what it holds.
     pub fn enter(&self, claim: Claim, grant: Grant) -> Allocation {
         let key = claim.key.clone();
-        lock(&self.state).ledger.enter(claim, grant.clone());
+        {
+            let mut state = lock(&self.state);
+            state.ledger.enter(claim, grant.clone());
+            // It may be the last that the others waited to hear of.
+            settle(&mut state, self.clock.now_ms());
+        }
         self.allocation(key, grant)
     }
 

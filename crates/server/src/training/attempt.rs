@@ -10,7 +10,7 @@ use runner::workload::ExitReport;
 use store::DiskProblem;
 use store::resources::Resource;
 use store::work::Work;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::addresses::Lease;
 use super::ahead::{Ahead, Held};
@@ -66,11 +66,13 @@ pub struct Attempt<'a> {
     pub request: CreateTrainingJobInput,
 }
 
-/// Drives the job until it ends, repeating after faults of the database. `looked_at` is told when it is known whether it runs already.
-pub async fn run(app: &Arc<App>, work: Work, owner: &str, stop: &Notify, looked_at: oneshot::Sender<()>) {
-    let mut looked_at = Some(looked_at);
+/// Drives the job until it ends, repeating after faults of the database.
+pub async fn run(app: &Arc<App>, work: Work, owner: &str, stop: &Notify) {
     loop {
-        match drive(app, &work, owner, stop, &mut looked_at).await {
+        let driven = drive(app, &work, owner, stop).await;
+        // Whatever came in the way of finding out.
+        app.capacity.does_not_run(&work.key);
+        match driven {
             Ok(Driven::Ended) => return,
             Ok(Driven::Restarted) => {}
             Err(error) => {
@@ -87,13 +89,7 @@ enum Driven {
     Restarted,
 }
 
-async fn drive(
-    app: &Arc<App>,
-    work: &Work,
-    owner: &str,
-    stop: &Notify,
-    looked_at: &mut Option<oneshot::Sender<()>>,
-) -> store::Result<Driven> {
+async fn drive(app: &Arc<App>, work: &Work, owner: &str, stop: &Notify) -> store::Result<Driven> {
     let found = app.database.look(|session| session.find_resource(&work.key))?;
     let Some(resource) = found else {
         return forget(app, work, owner).await.map(|()| Driven::Ended);
@@ -101,7 +97,7 @@ async fn drive(
     let (kind, request) = JobKind::read(&resource)?;
     let record = TrainingRecord::read(&resource.document)?;
     let attempt = Attempt { app, work, owner, kind, request };
-    let end = attempt.to_the_end(record, stop, looked_at).await?;
+    let end = attempt.to_the_end(record, stop).await?;
     let End::Restarted { pause } = end else { return attempt.finish(end).await.map(|()| Driven::Ended) };
     tokio::select! {
         () = tokio::time::sleep(pause) => {}
@@ -122,26 +118,20 @@ async fn forget(app: &Arc<App>, work: &Work, owner: &str) -> store::Result<()> {
 }
 
 impl Attempt<'_> {
-    async fn to_the_end(
-        &self,
-        record: TrainingRecord,
-        stop: &Notify,
-        looked_at: &mut Option<oneshot::Sender<()>>,
-    ) -> store::Result<End> {
+    async fn to_the_end(&self, record: TrainingRecord, stop: &Notify) -> store::Result<End> {
         let addresses = self.app.training.addresses();
         let key = &self.work.key;
         let claim = match admission::claim(self, &record) {
             Ok(claim) => claim,
             Err(text) => return Ok(End::Failed(FailureCard::new("capacity", text))),
         };
-        if !record.attempts.is_between && hosts::are_all_started(self.app, &record)? {
+        if record.may_run() && hosts::are_all_started(self.app, &record)? {
             tracing::info!(job = key.name, "a job is taken up again");
             let lease = record.addresses.map(|range| addresses.hold(key, range));
             let allocation = self.app.capacity.enter(claim, record.grant);
-            drop(looked_at.take());
             return self.watch(&record.hosts, stop, allocation, lease).await;
         }
-        drop(looked_at.take());
+        self.app.capacity.does_not_run(key);
         if restart::is_time_over(self, &record) {
             return Ok(End::TimeLimit);
         }

@@ -43,10 +43,9 @@ use std::sync::{Arc, Mutex, Weak};
 
 use input_changes::InputChanges;
 use record::TrainingRecord;
-use store::Database;
 use store::resources::ResourceKey;
 use store::work::Work;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::app::App;
 use crate::sagemaker::kinds::TRAINING_JOB;
@@ -104,29 +103,31 @@ impl TrainingDriver {
         &self.warm_starts
     }
 
-    /// Keeps the addresses of the jobs that an earlier server started, and removes what it left of others; call it before [`TrainingDriver::start`].
+    /// Keeps the addresses and the place of the jobs that an earlier server started, and removes what it left of others; call it
+    /// before [`TrainingDriver::start`].
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn resume(&self, database: &Database) -> store::Result<()> {
+    pub async fn resume(&self, app: &Arc<App>) -> store::Result<()> {
         let mut jobs = Vec::new();
         for kind in KINDS {
             let under_way = &["InProgress", "Stopping"];
-            jobs.extend(database.read(move |session| session.resources_in(kind, under_way)).await?);
+            jobs.extend(app.database.read(move |session| session.resources_in(kind, under_way)).await?);
         }
         let mut kept = HashSet::new();
         for job in jobs {
             let record = TrainingRecord::read(&job.document)?;
+            if record.may_run() {
+                app.capacity.expect(job.key.clone());
+            }
             kept.extend(record.queries.into_iter().map(|query| query.workload));
             kept.extend(record.hosts.into_iter().map(|host| host.workload));
             if let Some(range) = record.addresses {
                 self.addresses.reserve(job.key, range);
             }
         }
-        if let Some(app) = self.app.upgrade() {
-            let left = leftovers::find(&app, &kept);
-            tokio::spawn(leftovers::remove(app, left));
-        }
+        let left = leftovers::find(app, &kept);
+        tokio::spawn(leftovers::remove(app.clone(), left));
         Ok(())
     }
 
@@ -141,16 +142,7 @@ impl TrainingDriver {
                 while let Some(app) = app.upgrade() {
                     let claimant = owner.clone();
                     match app.database.write(move |session| session.claim_work(kind, &claimant)).await {
-                        Ok(Some(work)) => {
-                            // What an earlier server had may run: nobody else gets its place before that is known.
-                            let was_held = work.attempt > 1;
-                            let looked_at = app.training.spawn(app.clone(), work);
-                            drop(app);
-                            if was_held {
-                                // An end without a word is one, too.
-                                let _ = looked_at.await;
-                            }
-                        }
+                        Ok(Some(work)) => app.training.spawn(app.clone(), work),
                         Ok(None) => {
                             drop(app);
                             queued[at].notified().await;
@@ -178,20 +170,17 @@ impl TrainingDriver {
         }
     }
 
-    /// Drives a job in a task of its own. What it returns comes when it is known whether the job runs already.
-    fn spawn(&self, app: Arc<App>, work: Work) -> oneshot::Receiver<()> {
-        let (looked_at, known) = oneshot::channel();
+    fn spawn(&self, app: Arc<App>, work: Work) {
         let stop = Arc::new(Notify::new());
         self.lock_stops().insert(work.key.clone(), stop.clone());
         let (stops, owner) = (self.stops.clone(), self.owner.clone());
         tokio::spawn(async move {
             let key = work.key.clone();
-            let driving = attempt::run(&app, work, &owner, &stop, looked_at);
+            let driving = attempt::run(&app, work, &owner, &stop);
             let (curves, ()) = tokio::join!(curves::follow(&app, &key), driving);
             curves.finish().await;
             stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&key);
         });
-        known
     }
 
     fn lock_stops(&self) -> std::sync::MutexGuard<'_, HashMap<ResourceKey, Arc<Notify>>> {

@@ -197,6 +197,11 @@ pub fn shorten(text: String) -> String {
 }
 
 impl TrainingRecord {
+    /// Whether its hosts may run, or have run: only a look at them tells.
+    pub fn may_run(&self) -> bool {
+        !self.hosts.is_empty() && !self.attempts.is_between
+    }
+
     /// Reads a stored document.
     ///
     /// # Errors

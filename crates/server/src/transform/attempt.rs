@@ -59,7 +59,10 @@ pub struct Attempt<'a> {
 /// Drives the job until it ends, repeating after faults of the database and the disk.
 pub async fn run(app: &Arc<App>, work: Work, owner: &str, stop: &Notify) {
     loop {
-        match drive(app, &work, owner, stop).await {
+        let driven = drive(app, &work, owner, stop).await;
+        // Whatever came in the way of finding out.
+        app.capacity.does_not_run(&work.key);
+        match driven {
             Ok(()) | Err(store::Error::LeaseLost { .. } | store::Error::Missing { .. }) => return,
             Err(error) => {
                 tracing::error!(job = work.key.name, %error, "a transform job is repeated from its last step");

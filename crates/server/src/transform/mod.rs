@@ -25,7 +25,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use runner::executor::Executor;
 use serving::{DataPlane, DataPlaneSettings};
-use store::Database;
 use store::resources::ResourceKey;
 use store::work::Work;
 use tokio::sync::Notify;
@@ -84,19 +83,24 @@ impl TransformDriver {
         engines
     }
 
-    /// Removes what an earlier server left of jobs that have ended; call it before [`TransformDriver::start`].
+    /// Keeps the place of the jobs that an earlier server started, and removes what it left of those that have ended; call it before
+    /// [`TransformDriver::start`].
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn resume(&self, config: &Config, database: &Database) -> store::Result<()> {
+    pub async fn resume(&self, app: &App) -> store::Result<()> {
         let under_way = &["InProgress", "Stopping"];
-        let jobs = database.read(move |session| session.resources_in(TRANSFORM_JOB, under_way)).await?;
+        let jobs = app.database.read(move |session| session.resources_in(TRANSFORM_JOB, under_way)).await?;
         let (mut fleets, mut folders) = (Vec::new(), HashSet::new());
         for job in jobs {
             fleets.push(fleet::name(&job.key));
-            folders.extend(TrainingRecord::read(&job.document)?.transform.map(|state| state.folder));
+            let record = TrainingRecord::read(&job.document)?;
+            if !record.grant.is_empty() {
+                app.capacity.expect(job.key);
+            }
+            folders.extend(record.transform.map(|state| state.folder));
         }
-        let left = std::fs::read_dir(folders_directory(config)).into_iter().flatten().flatten();
+        let left = std::fs::read_dir(folders_directory(&app.config)).into_iter().flatten().flatten();
         let left: Vec<PathBuf> = left
             .filter(|entry| !entry.file_name().to_str().is_some_and(|name| folders.contains(name)))
             .map(|entry| entry.path())

@@ -49,6 +49,24 @@ fn a_reservation_is_kept_and_the_rest_waits_with_a_reason() {
 }
 
 #[test]
+fn nobody_starts_before_it_is_known_who_runs() {
+    let mut ledger = Ledger::new(machine(0), CapacitySettings::default(), 2);
+    let [runs, has_ended, waits, last] =
+        ["runs", "has_ended", "waits", "last"].map(|name| claim(name, 1.0, 0, 1));
+    for expected in [&runs, &has_ended] {
+        ledger.expect(expected.key.clone());
+    }
+    ledger.wait(waits);
+    ledger.wait(last);
+    assert!(started(&mut ledger, 1).is_empty());
+    assert!(ledger.does_not_run(&has_ended.key));
+    assert!(!ledger.does_not_run(&has_ended.key), "it is known already");
+    assert!(started(&mut ledger, 1).is_empty());
+    ledger.enter(runs, Grant::new());
+    assert_eq!(started(&mut ledger, 1), ["last"], "by age and name, in the one place that is left");
+}
+
+#[test]
 fn what_can_never_fit_is_said_at_once() {
     let ledger = Ledger::new(machine(0), reserved(), 2);
     let text = ledger.never_fits(&claim("a", 4.0, 1, 0)).unwrap();
