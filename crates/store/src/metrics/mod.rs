@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 pub use aggregate::{Aggregate, Distribution, Window};
 pub use cursors::FollowedJob;
@@ -33,6 +34,7 @@ pub use rows::{Metric, MetricList};
 pub use sample::{NewSamples, Sample, SeriesKey};
 pub use sink::MetricSink;
 use tokio::sync::oneshot;
+pub use writer::HeadLimits;
 
 use crate::clock::Clock;
 use crate::database::Database;
@@ -90,10 +92,10 @@ impl MetricStore {
     /// # Errors
     /// When a file cannot be read, or is damaged.
     pub fn open(database: Database, root: PathBuf, clock: Clock) -> Result<MetricStore> {
-        MetricStore::open_with(database, root, clock, writer::HEAD_SAMPLES)
+        MetricStore::open_with(database, root, clock, HeadLimits::default())
     }
 
-    /// As [`MetricStore::open`], with heads of another size.
+    /// As [`MetricStore::open`], with other limits.
     ///
     /// # Errors
     /// As [`MetricStore::open`].
@@ -101,12 +103,13 @@ impl MetricStore {
         database: Database,
         root: PathBuf,
         clock: Clock,
-        head_samples: usize,
+        limits: HeadLimits,
     ) -> Result<MetricStore> {
         let context = format!("open the metrics in {}", root.display());
         let (shared, journal, generation) = Shared::open(root).map_err(Error::file(context))?;
         let (sender, receiver) = mpsc::channel();
-        let writer = Writer { shared: shared.clone(), journal, generation, head_samples };
+        let head_since = Instant::now();
+        let writer = Writer { shared: shared.clone(), journal, generation, limits, head_since };
         let (flushing, merging) = (shared.clone(), shared.clone());
         let threads = vec![
             spawn("metric-writer", move || writer.run(&receiver))?,

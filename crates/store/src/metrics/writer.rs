@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -12,8 +12,27 @@ use super::sample::Sample;
 use super::state::{Frozen, Shared, State, journal_path};
 use crate::error::{Error, Result};
 
-/// Samples at which a head is frozen.
-pub(super) const HEAD_SAMPLES: usize = 256 * 1024;
+/// When the newest samples, which are in memory, become segments.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    /// At this many in any case.
+    pub samples: usize,
+    /// At a thirty-second part of that many once the first of them is this old: busy endpoints measure some hundred a second, and the
+    /// memory for them is not to grow for a quarter of an hour.
+    pub age: Duration,
+}
+
+impl Default for HeadLimits {
+    fn default() -> HeadLimits {
+        HeadLimits { samples: 256 * 1024, age: Duration::from_secs(30) }
+    }
+}
+
+impl HeadLimits {
+    fn are_reached(&self, samples: usize, age: Duration) -> bool {
+        samples >= self.samples || (samples >= (self.samples / 32).max(1) && age >= self.age)
+    }
+}
 
 /// Frozen heads that may wait; beyond, puts wait for the disk.
 const MOST_FROZEN: usize = 4;
@@ -34,8 +53,9 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) journal: Journal,
     pub(super) generation: u64,
-    /// Samples at which a head is frozen.
-    pub(super) head_samples: usize,
+    pub(super) limits: HeadLimits,
+    /// When the head got its first sample; those of an earlier process count from the start of this one.
+    pub(super) head_since: Instant,
 }
 
 impl Writer {
@@ -69,11 +89,14 @@ impl Writer {
         self.journal.append(batches).map_err(Error::file(context))?;
         let full = {
             let mut state = self.shared.lock();
+            if state.active.len() == 0 {
+                self.head_since = Instant::now();
+            }
             for (series, samples) in batches {
                 state.active.insert(*series, samples);
                 state.news.record(*series, samples);
             }
-            state.active.len() >= self.head_samples
+            self.limits.are_reached(state.active.len(), self.head_since.elapsed())
         };
         if full && let Err(error) = self.freeze() {
             // The samples are durable where they are; the next put tries again.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use failpoint::Point;
-use store::metrics::{Metric, MetricStore, NewSamples, Sample, SeriesKey, Window};
+use store::metrics::{HeadLimits, Metric, MetricStore, NewSamples, Sample, SeriesKey, Window};
 use store::{Clock, Database};
 
 const TEST: &str = "faults::segments_survive_kills";
@@ -23,7 +23,8 @@ const SIGABRT: i32 = 6;
 fn open(folder: &Path) -> MetricStore {
     let database = Database::open(&folder.join("test.db")).unwrap();
     // Two batches fill a head, and sixteen make a merge.
-    MetricStore::open_with(database, folder.join("metrics"), Clock::fixed(1_700_000_000_000), 120).unwrap()
+    let limits = HeadLimits { samples: 120, ..HeadLimits::default() };
+    MetricStore::open_with(database, folder.join("metrics"), Clock::fixed(1_700_000_000_000), limits).unwrap()
 }
 
 /// Puts one batch for each minute, and notes those that were acknowledged.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use store::metrics::{
-    Aggregate, Metric, MetricList, MetricSink, MetricStore, NewSamples, Sample, SeriesKey, Window,
+    Aggregate, HeadLimits, Metric, MetricList, MetricSink, MetricStore, NewSamples, Sample, SeriesKey, Window,
 };
 use store::{Clock, Database};
 
@@ -17,7 +17,8 @@ const OWNER: (&str, &str) = ("111111111111", "us-east-1");
 fn open(folder: &Path, head_samples: usize) -> MetricStore {
     let database = Database::open(&folder.join("test.db")).unwrap();
     let clock = Clock::fixed(NOW_SECONDS * 1000);
-    MetricStore::open_with(database, folder.join("metrics"), clock, head_samples).unwrap()
+    let limits = HeadLimits { samples: head_samples, ..HeadLimits::default() };
+    MetricStore::open_with(database, folder.join("metrics"), clock, limits).unwrap()
 }
 
 fn series(name: &str, unit: &str) -> SeriesKey {
@@ -310,4 +311,23 @@ async fn lists_filter_and_go_on_where_they_ended() {
     let page = store.list(OWNER.0, OWNER.1, MetricList { limit: 2, ..all.clone() }).await.unwrap();
     assert_eq!(page.len(), 2);
     assert_eq!(list(MetricList { after: page.last().cloned(), ..all }).await, ["B/x"]);
+}
+
+#[tokio::test]
+async fn many_samples_leave_the_memory_after_a_while_and_few_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&folder.path().join("test.db")).unwrap();
+    let limits = HeadLimits { samples: 320, age: std::time::Duration::ZERO };
+    let clock = Clock::fixed(NOW_SECONDS * 1000);
+    let store = MetricStore::open_with(database, folder.path().join("metrics"), clock, limits).unwrap();
+    let mut put = 0;
+    for (count, segments) in [(9, 0), (1, 1), (9, 1), (2, 2)] {
+        let samples = (put..put + count).map(|at| Sample::value(at, 1.0)).collect();
+        put += count;
+        store.put(batch("a", samples)).await.unwrap();
+        store.settle().await;
+        let size = store.size().await.unwrap();
+        assert_eq!((size.samples, size.segments), (put as u64, segments));
+    }
+    assert_eq!(found(&store, "a", window(0, 60, 60)).await[&0].count, 21.0);
 }
