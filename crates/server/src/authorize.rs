@@ -51,7 +51,7 @@ fn refusal(action: &str) -> (&'static str, u16) {
 fn foreign_arn<'a>(input: &'a Value, account: &str) -> Option<&'a str> {
     match input {
         Value::Object(members) => members.iter().find_map(|(name, value)| match value {
-            Value::String(text) if name.to_ascii_lowercase().ends_with("arn") => {
+            Value::String(text) if is_of_arn(name) => {
                 let owner = text.strip_prefix("arn:")?.split(':').nth(3)?;
                 let numbered = owner.len() == 12 && owner.bytes().all(|byte| byte.is_ascii_digit());
                 (numbered && owner != account).then_some(text.as_str())
@@ -62,6 +62,11 @@ fn foreign_arn<'a>(input: &'a Value, account: &str) -> Option<&'a str> {
         Value::Array(elements) => elements.iter().find_map(|element| foreign_arn(element, account)),
         _ => None,
     }
+}
+
+/// Whether a member of this name has an ARN.
+fn is_of_arn(name: &str) -> bool {
+    name.len().checked_sub(3).and_then(|at| name.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case("arn"))
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         &self,
         parts: Parts,
         body: &mut Option<Body>,
-        reply: &mut Reply,
+        reply: &mut Reply<'_>,
         request_id: &str,
     ) -> Result<Response<Body>, Lost> {
         let whole = |parts: Parts, body: &mut Option<Body>| {
@@ -157,7 +157,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         signing_name: &str,
         parts: Parts,
         body: &mut Option<Body>,
-        reply: &mut Reply,
+        reply: &mut Reply<'_>,
         request_id: &str,
     ) -> Result<Response<Body>, Lost> {
         // What the signature claims, and dispatch, except for query, which names its operation in the body.
@@ -349,7 +349,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 /// The action of a call, as policies name it.
 pub(crate) fn action(call: &Call) -> String {
-    format!("{}:{}", action_prefix(call.service.signing_name), call.operation.name)
+    // One allocation: each request has an action.
+    [action_prefix(call.service.signing_name), call.operation.name].join(":")
 }
 
 /// Prefix of a service's actions in policies; CloudWatch is the one service that signs under another name.

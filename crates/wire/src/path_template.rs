@@ -46,12 +46,18 @@ impl Segment {
 /// `None` when there are dot segments, which no operation has and which could make a path mean two things.
 pub(crate) fn segments(path: &str) -> Option<Vec<&str>> {
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-    let is_dot = |segment: &&str| {
-        // Only what is this short can be one, so that other segments cost nothing.
-        segment.len() <= "%2e%2e".len()
-            && matches!(segment.replace("%2e", ".").replace("%2E", ".").as_str(), "." | "..")
+    (!segments.iter().any(|segment| is_dots(segment))).then_some(segments)
+}
+
+/// Whether a segment is one dot or two, as they are or encoded.
+fn is_dots(segment: &str) -> bool {
+    let after_dot = |text: &'_ str| {
+        let dot = [".", "%2e", "%2E"].into_iter().find(|dot| text.starts_with(dot))?;
+        Some(dot.len())
     };
-    (!segments.iter().any(is_dot)).then_some(segments)
+    let Some(first) = after_dot(segment) else { return false };
+    let rest = &segment[first..];
+    rest.is_empty() || after_dot(rest) == Some(rest.len())
 }
 
 impl Template {

@@ -384,11 +384,15 @@ impl EndpointController {
 
 fn plane_key(key: &ResourceKey) -> String {
     // Endpoint names differ by more than case, as in the service. Components are endpoints of their own there.
-    let name = key.name.to_lowercase();
-    match key.kind == INFERENCE_COMPONENT {
-        true => format!("{}/{}/{}/{name}", key.account, key.region, key.kind),
-        false => format!("{}/{}/{name}", key.account, key.region),
-    }
+    let (account, region, name) = (&*key.account, &*key.region, &*key.name);
+    let mut plane_key = match key.kind == INFERENCE_COMPONENT {
+        true => [account, region, &key.kind, name].join("/"),
+        false => [account, region, name].join("/"),
+    };
+    // In place: each request asks for it.
+    let start = plane_key.len() - name.len();
+    plane_key[start..].make_ascii_lowercase();
+    plane_key
 }
 
 /// Writes the settled status of one generation to the database, once its replicas answer. `failure` is what failed before.

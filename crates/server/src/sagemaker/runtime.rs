@@ -127,11 +127,11 @@ fn taken(cx: &Cx, request: RawRequest) -> Result<(String, Target, InvokeRequest)
 
 fn answer_headers(headers: &mut HeaderMap, answer: &ModelAnswer, content_type: &'static str) -> Result<()> {
     for (name, value) in [
-        (content_type, &answer.content_type),
-        ("x-amzn-sagemaker-custom-attributes", &answer.custom_attributes),
-        ("x-amzn-sagemaker-new-session-id", &answer.new_session_id),
-        ("x-amzn-sagemaker-closed-session-id", &answer.closed_session_id),
-        ("x-amzn-invoked-production-variant", &Some(answer.invoked_variant.clone())),
+        (content_type, answer.content_type.as_ref()),
+        ("x-amzn-sagemaker-custom-attributes", answer.custom_attributes.as_ref()),
+        ("x-amzn-sagemaker-new-session-id", answer.new_session_id.as_ref()),
+        ("x-amzn-sagemaker-closed-session-id", answer.closed_session_id.as_ref()),
+        ("x-amzn-invoked-production-variant", Some(&answer.invoked_variant)),
     ] {
         if let Some(value) = value {
             let value = HeaderValue::from_str(value).map_err(|_| Error::Model {

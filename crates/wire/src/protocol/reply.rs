@@ -27,10 +27,10 @@ static NO_SERVICE: Service = Service {
 };
 
 /// How to answer one request.
-pub(crate) struct Reply {
+pub(crate) struct Reply<'a> {
     protocol: Protocol,
     query_mode: bool,
-    request_id: String,
+    request_id: &'a str,
     called: Called,
 }
 
@@ -44,12 +44,12 @@ enum Called {
     Operation(&'static str, &'static str),
 }
 
-impl Reply {
+impl<'a> Reply<'a> {
     /// Reads the head of a request for the form of its answer.
-    pub(crate) fn to(parts: &Parts, request_id: &str) -> Reply {
+    pub(crate) fn to(parts: &Parts, request_id: &'a str) -> Reply<'a> {
         let query_mode = parts.headers.get("x-amzn-query-mode").is_some_and(|value| value == "true");
         let protocol = dispatch::protocol(parts);
-        Reply { protocol, query_mode, request_id: request_id.to_owned(), called: Called::Nobody }
+        Reply { protocol, query_mode, request_id, called: Called::Nobody }
     }
 
     /// Notes that the server's own pages answer.
@@ -100,13 +100,13 @@ impl Reply {
                         }
                         None => xml.members(call.service, structure, &value),
                     }
-                    xml.element("ResponseMetadata", None, |xml| xml.leaf("RequestId", &self.request_id));
+                    xml.element("ResponseMetadata", None, |xml| xml.leaf("RequestId", self.request_id));
                 });
                 Ok(answer(StatusCode::OK, "text/xml", full(xml.finish())))
             }
             Protocol::RestJson | Protocol::RestXml => {
                 let bound = rest::output(call.service, structure, value).map_err(|member| {
-                    let request_id = &self.request_id;
+                    let request_id = self.request_id;
                     tracing::error!(
                         request_id,
                         operation = call.operation.name,
@@ -235,7 +235,7 @@ impl Reply {
                     xml.members(service, structure, &error.members);
                 }
             });
-            xml.leaf("RequestId", &self.request_id);
+            xml.leaf("RequestId", self.request_id);
         });
         xml.finish()
     }

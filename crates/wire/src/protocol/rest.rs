@@ -161,22 +161,26 @@ fn from_header(
     headers: &HeaderMap,
     path: &mut Path,
 ) -> Read<Option<Value>> {
-    let mut texts = Vec::new();
-    for value in headers.get_all(member.wire_name) {
-        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| path.malformed("UTF-8 text"))?;
-        texts.push(text.trim().to_owned());
-    }
-    match (&service.shape(member.shape).kind, texts.len()) {
-        (_, 0) => Ok(None),
-        (Kind::List { member: element, .. }, _) => {
-            let elements =
-                texts.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|text| !text.is_empty());
-            let elements = elements.map(|text| typed::from_text(service, *element, text.to_owned(), path));
-            elements.collect::<Read<Vec<_>>>().map(|elements| Some(Value::Array(elements)))
+    let mut values = headers.get_all(member.wire_name).iter();
+    let Some(first) = values.next() else { return Ok(None) };
+    if let Kind::List { member: element, .. } = &service.shape(member.shape).kind {
+        let mut elements = Vec::new();
+        for value in std::iter::once(first).chain(values) {
+            let texts = header_value(value, path)?.split(',').map(str::trim);
+            for text in texts.filter(|text| !text.is_empty()) {
+                elements.push(typed::from_text(service, *element, text.to_owned(), path)?);
+            }
         }
-        (_, 1) => typed::from_text(service, member.shape, texts.swap_remove(0), path).map(Some),
-        _ => Err(path.malformed("given once")),
+        return Ok(Some(Value::Array(elements)));
     }
+    if values.next().is_some() {
+        return Err(path.malformed("given once"));
+    }
+    typed::from_text(service, member.shape, header_value(first, path)?.to_owned(), path).map(Some)
+}
+
+fn header_value<'a>(value: &'a HeaderValue, path: &Path) -> Read<&'a str> {
+    std::str::from_utf8(value.as_bytes()).map(str::trim).map_err(|_| path.malformed("UTF-8 text"))
 }
 
 fn from_headers(prefix: &str, headers: &HeaderMap, path: &Path) -> Read<Option<Value>> {
@@ -184,8 +188,7 @@ fn from_headers(prefix: &str, headers: &HeaderMap, path: &Path) -> Read<Option<V
     let mut entries = Map::new();
     for (name, value) in headers {
         if let Some(key) = name.as_str().strip_prefix(&prefix) {
-            let text = std::str::from_utf8(value.as_bytes()).map_err(|_| path.malformed("UTF-8 text"))?;
-            entries.insert(key.to_owned(), Value::String(text.trim().to_owned()));
+            entries.insert(key.to_owned(), Value::String(header_value(value, path)?.to_owned()));
         }
     }
     Ok((!entries.is_empty()).then_some(Value::Object(entries)))

@@ -49,7 +49,7 @@ pub struct Claim {
     pub region: String,
     /// Signing name of the scope.
     pub service: String,
-    date: String,
+    /// Begins with the date of the scope.
     moment: String,
     signed_at_ms: i64,
     expires_seconds: Option<i64>,
@@ -66,17 +66,17 @@ impl std::fmt::Debug for Claim {
 
 /// The service in the credential scope of a request, however broken the rest of its signature is.
 pub fn credential_scope_service(parts: &Parts) -> Option<String> {
-    let credential = match parts.headers.get(AUTHORIZATION).and_then(ascii) {
+    let service = |credential: &str| credential.rsplit('/').nth(1).map(str::to_owned);
+    match parts.headers.get(AUTHORIZATION).and_then(ascii) {
         Some(value) if value.starts_with(ALGORITHM) => {
             let at = value.find("Credential=")? + "Credential=".len();
-            pieces(&value[at..]).next().unwrap_or_default().to_owned()
+            service(pieces(&value[at..]).next().unwrap_or_default())
         }
         _ => {
             let pairs = form::pairs(parts.uri.query()?.as_bytes()).ok()?;
-            pairs.into_iter().find(|(name, _)| name == "X-Amz-Credential")?.1
+            service(&pairs.iter().find(|(name, _)| name == "X-Amz-Credential")?.1)
         }
-    };
-    credential.rsplit('/').nth(1).map(str::to_owned)
+    }
 }
 
 impl Claim {
@@ -254,7 +254,6 @@ impl Claim {
             session_token,
             region: region.to_owned(),
             service: service.to_owned(),
-            date: date.to_owned(),
             moment,
             signed_at_ms,
             expires_seconds,
@@ -332,7 +331,7 @@ impl Claim {
                 Problem::Mismatch(format!("The signed header {name} is not in the request as text."))
             }
         })?;
-        let scope = Scope { date: &self.date, region: &self.region, service: &self.service };
+        let scope = Scope { date: &self.moment[..8], region: &self.region, service: &self.service };
         let expected = scope.signature(secret_access_key, &self.moment, &request);
         if bool::from(expected.ct_eq(&self.signature)) {
             return Ok(());
