@@ -60,8 +60,8 @@ class Scene:
             "ComputeResourceRequirements": {"NumberOfCpuCoresRequired": cores, "MinMemoryRequiredInMb": memory, **more},
         }
 
-    def create(self, name, copies=1, status="InService", **specification):
-        self.model(name)
+    def create(self, name, copies=1, status="InService", script=SCRIPT, **specification):
+        self.model(name, script=script)
         self.sagemaker.create_inference_component(
             InferenceComponentName=name,
             EndpointName=self.name,

@@ -12,6 +12,29 @@ from conftest import Server
 
 PYTHON = os.environ.get("MODELYARD_OPEN_PYTHON")
 
+# A model of the OpenAI protocol. Yields what its framework would: a line of JSON for each piece.
+CHAT = """
+import json
+
+def model_fn(model_dir): return None
+
+def transform_fn(model, body, content_type, accept):
+    request = json.loads(body)
+    common = {"id": "c1", "created": 1, "model": request["model"]}
+    if "prompt" in request:
+        choice = {"index": 0, "text": request["prompt"] + "!", "finish_reason": "stop"}
+        return json.dumps({**common, "object": "text_completion", "choices": [choice]}), "application/json"
+    words = request["messages"][-1]["content"].split()
+    if request.get("stream"):
+        def pieces():
+            for word in words:
+                choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
+                yield json.dumps({**common, "object": "chat.completion.chunk", "choices": [choice]}) + "\\n"
+        return pieces(), "application/jsonlines"
+    choice = {"index": 0, "message": {"role": "assistant", "content": " ".join(words)}, "finish_reason": "stop"}
+    return json.dumps({**common, "object": "chat.completion", "choices": [choice]}), "application/json"
+"""
+
 
 class OpenServer(Server):
     """A server that speaks the open protocols at the root of `open_address`."""

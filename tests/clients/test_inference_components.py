@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from component_scenes import NO_CAPACITY, SCRIPT, Scaling, Scene, metric, scene, shared  # noqa: F401 (fixtures)
 from conftest import PYTORCH_INFERENCE, archive, poll
-from open_tools import ask, call, host
+from open_tools import CHAT, ask, call, host
 
 
 def test_two_components_share_an_endpoint(scene):
@@ -139,11 +139,15 @@ def test_other_open_protocols_reach_components(scene):
     assert call(f"{below}/v1/completions", key, {"prompt": "x"}, **header)[1]["model"] == "component-spoken"
     status, refused = call(f"{below}/v1/chat/completions", key, {"model": "any", "messages": []})
     assert status == 400 and "several inference components" in refused["error"]["message"]
+    scene.create("component-chat", script=CHAT)
+    for address in (base, below):
+        seen = ask("open_ai", address, key, "component-chat")
+        assert seen["whole"] == "hello open world" and seen["pieces"] == ["hello", "open", "world"], address
     assert call(f"{base}/v1/models/component-spoken", key)[1]["ready"] == "True"
     assert call(f"{base}/v1/models/component-silent", key)[1]["ready"] == "False"
     status, refused = call(f"{base}/v1/models/component-silent:predict", key, rows)
     assert status == 503 and refused["error"].startswith(NO_CAPACITY)
-    assert call(f"{below}/v1/models", key)[1]["models"] == ["component-silent", "component-spoken"]
+    assert call(f"{below}/v1/models", key)[1]["models"] == ["component-chat", "component-silent", "component-spoken"]
     listed = call(f"{base}/v1/models", key)[1]["models"]
     assert "component-spoken" in listed and name not in listed
     # One that is scaled down to none is woken by such a request, too.

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from conftest import Endpoints, archive, stop_all
-from open_tools import OpenServer, ask, call, host
+from open_tools import CHAT, OpenServer, ask, call, host
 
 # Takes JSON only, and says so: what comes in another form is sent again as JSON.
 DOUBLING = """
@@ -28,29 +28,6 @@ import json
 def model_fn(model_dir): return None
 def input_fn(body, content_type): return json.loads(body)["inputs"]
 def predict_fn(data, model): return [word.upper() for word in data]
-"""
-
-# Yields what its framework would: a line of JSON for each piece.
-CHAT = """
-import json
-
-def model_fn(model_dir): return None
-
-def transform_fn(model, body, content_type, accept):
-    request = json.loads(body)
-    common = {"id": "c1", "created": 1, "model": request["model"]}
-    if "prompt" in request:
-        choice = {"index": 0, "text": request["prompt"] + "!", "finish_reason": "stop"}
-        return json.dumps({**common, "object": "text_completion", "choices": [choice]}), "application/json"
-    words = request["messages"][-1]["content"].split()
-    if request.get("stream"):
-        def pieces():
-            for word in words:
-                choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
-                yield json.dumps({**common, "object": "chat.completion.chunk", "choices": [choice]}) + "\\n"
-        return pieces(), "application/jsonlines"
-    choice = {"index": 0, "message": {"role": "assistant", "content": " ".join(words)}, "finish_reason": "stop"}
-    return json.dumps({**common, "object": "chat.completion", "choices": [choice]}), "application/json"
 """
 
 # The archives of one endpoint, by what each of its models does.
@@ -156,6 +133,13 @@ def test_predict_names_one_of_many_models(open_server, key):
     chat = {"model": "several/chat.tgz", "messages": [{"role": "user", "content": "hello"}]}
     status, said = call(open_server.open_address + "/v1/chat/completions", key, chat)
     assert status == 200 and said["choices"][0]["message"]["content"] == "hello"
+
+
+def test_readiness_of_a_version_below_an_endpoint(open_server, key):
+    versions = open_server.open_address + "/endpoints/open-doubling/v2/models/open-doubling/versions"
+    assert call(f"{versions}/open-doubling/ready", key)[0] == 200
+    status, refused = call(f"{versions}/none/ready", key)
+    assert status == 404 and "has no version none" in refused["error"]
 
 
 def test_the_client_of_openai(open_server, key):

@@ -50,9 +50,7 @@ pub async fn ask(
     version: Option<&str>,
     words: SpokenRequest,
 ) -> Result<Option<Response<Body>>, Refusal> {
-    let host = asked.app.open_protocols.hosts.of(asked, model).await?;
-    // A container of many models gets requests at the paths of each model only.
-    if !host.is_container || host.has_many {
+    if !may_speak(asked, model).await? {
         return Ok(None);
     }
     let invocation = InvokeRequest {
@@ -69,6 +67,16 @@ pub async fn ask(
         }
         Err(error) => Err(asked.refusal(model, &error)),
     }
+}
+
+/// Whether a model is of containers that may speak a protocol by themselves.
+///
+/// # Errors
+/// When the database fails, or there is no such model.
+pub async fn may_speak(asked: &Asked, model: &Model) -> Result<bool, Refusal> {
+    let host = asked.app.open_protocols.hosts.of(asked, model).await?;
+    // A container of many models gets requests at the paths of each model only.
+    Ok(host.is_container && !host.has_many)
 }
 
 /// A container's answer as it was.

@@ -170,7 +170,9 @@ async fn routed(
             let name = &*decoded(name);
             let model = asked.model(scope, name).await?;
             if *wanted == Wanted::Ready {
-                let is_ready = asked.ready(&model, version.filter(|_| !model.is_scoped)).await?;
+                // Below an endpoint's own address, versions are those of its container, which is not asked for them.
+                let is_containers = model.is_scoped && pass_through::may_speak(&asked, &model).await?;
+                let is_ready = asked.ready(&model, version.filter(|_| !is_containers)).await?;
                 return Ok(v2::readiness(name, is_ready));
             }
             let body = if *wanted == Wanted::Infer {
