@@ -31,11 +31,18 @@ pub(super) fn flush(shared: &Shared) {
             return;
         }
         let Some(frozen) = next else { continue };
-        if let Err(error) = flush_one(shared, &frozen) {
+        if let Err(error) = aside(|| flush_one(shared, &frozen)) {
             tracing::error!(%error, "metrics could not be moved to segments; they stay in their journal");
             pause(shared);
         }
     }
+}
+
+/// Does `work` in a thread of its own. Allocators keep for a thread what it has freed, to give it out again; this work comes seldom and takes
+/// much, and what it took goes with its thread.
+fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let done = std::thread::scope(|scope| scope.spawn(work).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn flush_one(shared: &Shared, frozen: &Frozen) -> io::Result<()> {
@@ -80,7 +87,7 @@ pub(super) fn merge(shared: &Shared) {
             return;
         }
         let Some(segments) = work else { continue };
-        match merge_some(shared, &segments) {
+        match aside(|| merge_some(shared, &segments)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted && shared.is_closing() => return,
             Err(error) => {
