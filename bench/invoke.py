@@ -1,5 +1,6 @@
 """InvokeEndpoint on a small scikit-learn model, beside the serving stack of SageMaker's scikit-learn container and FastAPI."""
 
+import concurrent.futures
 import importlib.util
 import io
 import json
@@ -106,23 +107,22 @@ def soak(server, requests, minutes):
     replicas = {found for pid in supervisors for found in (pid, *children(pid))}
     groups = {"server": [server.process.pid], "replica": replicas}
     load.replay(server.address, requests, 64, min(120, seconds / 4))
-    before = {name: settled_bytes(pids) for name, pids in groups.items()}
-    result = load.replay(server.address, requests, 64, seconds)
+    looks = {name: [] for name in groups}
+    with concurrent.futures.ThreadPoolExecutor(1) as loading:
+        replay = loading.submit(load.replay, server.address, requests, 64, seconds)
+        while not concurrent.futures.wait([replay], timeout=1).done:
+            for name, pids in groups.items():
+                looks[name].append(proportional_bytes(pids))
+        result = replay.result()
     print(f"{result['requests']} requests in {minutes:g} min on 64 connections, p99 {result['p99_ms']:.2f} ms")
-    after = {name: settled_bytes(pids) for name, pids in groups.items()}
-    for name in groups:
-        print(f"{name}: {before[name] / 2**20:.1f} MiB before, {after[name] / 2**20:.1f} MiB after")
-    growth = 100 * (sum(after.values()) / sum(before.values()) - 1)
-    report.verdict("growth of both together", growth, GROWTH_PERCENT, "%")
-
-
-def settled_bytes(pids):
-    """The median of some looks at the memory: what is freed goes back to the system a little later."""
-    looks = []
-    for _ in range(5):
-        time.sleep(1)
-        looks.append(proportional_bytes(pids))
-    return statistics.median(looks)
+    # A look a second, compared by tenths of the time: what is freed goes back to the system a little later.
+    first = last = 0
+    for name, all_looks in looks.items():
+        tenth = math.ceil(len(all_looks) / 10)
+        medians = [statistics.median(all_looks[at : at + tenth]) for at in range(0, len(all_looks), tenth)]
+        print(f"{name}, MiB in each tenth of the time: {' '.join(f'{median / 2**20:.1f}' for median in medians)}")
+        first, last = first + medians[0], last + medians[-1]
+    report.verdict("growth of both together", 100 * (last / first - 1), GROWTH_PERCENT, "%")
 
 
 def check(what, answer, expected):
