@@ -40,9 +40,11 @@ pub(super) fn flush(shared: &Shared) {
 
 /// Does `work` in a thread of its own. Allocators keep for a thread what it has freed, to give it out again; this work comes seldom and takes
 /// much, and what it took goes with its thread.
-fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let done = std::thread::scope(|scope| scope.spawn(work).join());
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+fn aside(work: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("metric-segments".into()).spawn_scoped(scope, work)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn flush_one(shared: &Shared, frozen: &Frozen) -> io::Result<()> {
