@@ -93,8 +93,8 @@ IN_DATA = [
 
 
 @pytest.fixture
-def faulty_server(tmp_path):
-    server = FaultyServer(tmp_path)
+def faulty_server(tmp_path, request):
+    server = FaultyServer(tmp_path, *getattr(request, "param", ()))
     yield server
     if not server.has_died():
         server.kill()
@@ -293,9 +293,10 @@ def test_killed_while_jobs_are_held(held_job):
     load.check_nothing_is_left()
 
 
-def test_killed_while_jobs_wait_for_one_of_another_kind(tmp_path):
+@pytest.mark.parametrize("faulty_server", [("--parallel-jobs", "1")], indirect=True, ids=["one place"])
+def test_killed_while_jobs_wait_for_one_of_another_kind(faulty_server):
     """A server that starts again admits nobody before it has found all that runs, whatever its kind."""
-    server = FaultyServer(tmp_path, "--parallel-jobs", "1")
+    server = faulty_server
     load = Load(server.start())
     load.put("channel/input", b"1,2\n")
     sleep = "import threading; threading.Event().wait()"
