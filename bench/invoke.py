@@ -19,7 +19,7 @@ from harness.modelyard import SKLEARN_IMAGE, Modelyard
 from harness.processes import (
     Process, all_that_mention, children, clean_environment, cpu_seconds, free_port, proportional_bytes,
 )
-from harness.sagemaker_stack import WORKERS, sagemaker_stack
+from harness.sagemaker_stack import WORKERS, nginx_in_front, sagemaker_stack
 
 CONNECTIONS = (1, 16, 64)
 ROUNDS = 3
@@ -181,12 +181,16 @@ def main():
         supervisors = [pid for pid in all_that_mention(server.data_dir) if pid not in before]
         together_pids = {found for pid in supervisors for found in (pid, *children(pid))}
         other, fastapi_address = fastapi(chosen.folder)
-        with other, load.Bare(chosen.folder, expected) as bare:
+        nginx, stack_address = nginx_in_front(chosen.folder)
+        with other, nginx, load.Bare(chosen.folder, expected) as bare:
             check_container(fastapi_address, row, expected)
+            check_container(stack_address, row, expected)
+            gunicorn_pids = [process.process.pid, *children(process.process.pid)]
             peers = {
                 "modelyard": (server.address, ours, [server.process.pid, *replica]),
                 "together": (server.address, together, [server.process.pid, *together_pids]),
-                "container": (container_address, theirs, [process.process.pid, *children(process.process.pid)]),
+                "stack": (stack_address, theirs, [nginx.process.pid, *children(nginx.process.pid), *gunicorn_pids]),
+                "gunicorn": (container_address, theirs, gunicorn_pids),
                 "fastapi": (fastapi_address, theirs, [other.process.pid, *children(other.process.pid)]),
                 "bare": (bare.address, ours, [bare.process.pid]),
             }
@@ -206,13 +210,14 @@ def main():
     names = {
         "modelyard": "modelyard (signature checked, sandboxed)",
         "together": "the same with MODEL_HOST_BATCH=rows",
-        "container": "gunicorn + sagemaker_containers",
+        "stack": "SageMaker's stack: nginx, gunicorn, sagemaker_containers",
+        "gunicorn": "that stack without nginx",
         "fastapi": "uvicorn + FastAPI",
         "bare": "limit: bare hyper server",
     }
     rows = []
     for connections in CONNECTIONS:
-        base = results[connections, "container"]["rate"]
+        base = results[connections, "stack"]["rate"]
         for name, shown in names.items():
             result = results[connections, name]
             rows.append(
@@ -225,7 +230,7 @@ def main():
                     f"{1e6 * spent[connections, name] / result['requests']:.0f}",
                 ]
             )
-    report.table([f"{WORKERS} workers each", "requests/s", "of the container", "p50 ms", "p99 ms", "CPU us"], rows)
+    report.table([f"{WORKERS} workers each", "requests/s", "of the stack", "p50 ms", "p99 ms", "CPU us"], rows)
     print(f"limit: the script's functions alone: {alone:.0f} calls/s of one core, {1000 / alone:.3f} ms each")
     share = 1e6 / alone / (1e6 * spent[16, "modelyard"] / results[16, "modelyard"]["requests"])
     print(f"of the CPU time of a request on 16 connections, the script's functions alone take {100 * share:.0f} %")

@@ -270,6 +270,7 @@ pub fn router(app: &Arc<App>) -> Router {
         own: Arc::new(move |request| Box::pin(crate::own::answer(own.clone(), request))),
         observe: Arc::new(move |one| requests.count(one)),
         body_limit_bytes: 16 * 1024 * 1024,
+        understood: wire::Understood::default(),
         own_values: app.config.capacity.instance_types.keys().cloned().collect(),
     });
     Arc::new(move |request| {

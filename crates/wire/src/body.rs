@@ -1,9 +1,12 @@
 //! Bodies of requests and answers.
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Collected, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 
 /// Any error that a body can end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -44,15 +47,33 @@ pub(crate) enum ReadProblem {
     Broken(BoxError),
 }
 
-/// Reads a whole body of at most `limit_bytes`.
-pub(crate) async fn read(body: Body, limit_bytes: usize) -> Result<Bytes, ReadProblem> {
-    // Boxed, so that the compiler can prove the future `Send` for any lifetime of the body's error.
-    let collecting: BoxFuture<'static, Result<Collected<Bytes>, BoxError>> =
-        Box::pin(Limited::new(body, limit_bytes).collect());
-    match collecting.await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ReadProblem::TooLarge),
-        Err(error) if error.is::<TooSlow>() => Err(ReadProblem::TooSlow),
-        Err(error) => Err(ReadProblem::Broken(error)),
+/// Reads a whole body of at most `limit_bytes`. Most come in one piece, which is not copied.
+pub(crate) async fn read(mut body: Body, limit_bytes: usize) -> Result<Bytes, ReadProblem> {
+    let mut first = Bytes::new();
+    let mut others = Vec::new();
+    let mut total = 0;
+    while !body.is_end_stream() {
+        let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await else { break };
+        // Trailers say nothing here.
+        let Ok(data) = frame.map_err(problem)?.into_data() else { continue };
+        total += data.len();
+        if total > limit_bytes {
+            return Err(ReadProblem::TooLarge);
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            others.push(data);
+        }
     }
+    if others.is_empty() {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(total);
+    std::iter::once(first).chain(others).for_each(|piece| whole.extend_from_slice(&piece));
+    Ok(whole.freeze())
+}
+
+fn problem(error: BoxError) -> ReadProblem {
+    if error.is::<TooSlow>() { ReadProblem::TooSlow } else { ReadProblem::Broken(error) }
 }

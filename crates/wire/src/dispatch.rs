@@ -1,6 +1,7 @@
 //! Which operation a request means: signing name, then target header, form action or path.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::model::{OperationModel, Protocol, Service};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -28,7 +29,7 @@ pub(crate) enum Entry {
 }
 
 /// An operation with what its path says.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Call {
     /// Service of the operation.
     pub(crate) service: &'static Service,
@@ -37,7 +38,7 @@ pub(crate) struct Call {
     /// Protocol of request and answer.
     pub(crate) protocol: Protocol,
     /// Decoded labels of the path, for REST.
-    pub(crate) labels: BTreeMap<&'static str, String>,
+    pub(crate) labels: Arc<BTreeMap<&'static str, String>>,
 }
 
 /// An error before the operation is known, with the service when that much is known.
@@ -153,7 +154,7 @@ fn by_target<'a>(
     let protocol =
         if content_type(parts).starts_with("application/x-amz-json-1.") { protocol } else { *spoken };
     match service.operation(name) {
-        Some(operation) => Ok(Call { service, operation, protocol, labels: BTreeMap::new() }),
+        Some(operation) => Ok(Call { service, operation, protocol, labels: Arc::default() }),
         None => lost(Some(service), Error::unknown_operation(protocol, service.id, name)),
     }
 }
@@ -177,7 +178,7 @@ fn by_rpc_path<'a>(candidates: impl Iterator<Item = &'a Known>, parts: &Parts) -
         return lost(Error::serialization(format!("{name} must be sent with POST, not {}.", parts.method)));
     }
     match service.operation(name) {
-        Some(operation) => Ok(Call { service, operation, protocol, labels: BTreeMap::new() }),
+        Some(operation) => Ok(Call { service, operation, protocol, labels: Arc::default() }),
         None => lost(Error::unknown_operation(protocol, service.id, name)),
     }
 }
@@ -211,7 +212,7 @@ fn by_path<'a>(
         service: known.service,
         operation: routed.operation,
         protocol: Protocol::RestJson,
-        labels: routed.labels,
+        labels: Arc::new(routed.labels),
     })
 }
 
@@ -241,7 +242,7 @@ pub(crate) fn by_action(
     let version = parameter("Version").unwrap_or(service.api_version);
     match service.operation(action) {
         Some(operation) if version == service.api_version => {
-            Ok(Call { service, operation, protocol: Protocol::Query, labels: BTreeMap::new() })
+            Ok(Call { service, operation, protocol: Protocol::Query, labels: Arc::default() })
         }
         Some(_) => {
             let text = format!(

@@ -21,7 +21,7 @@ use crate::sigv4::{self, Claim};
 use crate::{
     Authorize, Body, Caller, Context, Credential, CredentialProblem, Credentials, Error, Peer, RawRequest,
 };
-use crate::{Registry, Services, encoding, form, validation};
+use crate::{Registry, Services, Understood, encoding, form, validation};
 
 /// A part of the server that answers requests by itself.
 pub type Responder = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
@@ -65,6 +65,8 @@ pub struct Front<S> {
     pub own: Responder,
     /// Is told of every request.
     pub observe: Observer,
+    /// What it understood lately.
+    pub understood: Understood,
     /// Longest body of an operation, also after decompression. Raw operations have [`RAW_BODY_LIMIT_BYTES`].
     pub body_limit_bytes: usize,
     /// Values that enumerations accept beyond those of the models, such as instance types of the user's own.
@@ -164,7 +166,15 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         let service = dispatch::query_service(&self.services, signing_name)
             .filter(|_| reply.protocol() == Protocol::Query);
         let claim = self.claim(&parts, reply.protocol()).map_err(|error| (service, error))?;
-        let call = dispatch::by_head(&self.services, signing_name, &parts, reply.protocol())?;
+        // Where all was understood before, only the signature is new.
+        let understood = match reply.protocol() {
+            Protocol::RestJson => self.understood.find(signing_name, &parts),
+            _ => None,
+        };
+        let call = match &understood {
+            Some((call, _)) => Some(call.clone()),
+            None => dispatch::by_head(&self.services, signing_name, &parts, reply.protocol())?,
+        };
         let service = call.as_ref().map(|call| call.service).or(service);
         if let Some(call) = &call {
             reply.set_called(call.service.id, call.operation.name);
@@ -181,7 +191,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         claim
             .verify(&parts, &credential.secret_access_key, &sigv4::sha256_hex(&bytes))
             .map_err(|problem| within(Error::signature(reply.protocol(), problem)))?;
-        let caller = caller(claim, credential);
+        let caller = caller(&claim, credential);
         // Decoding; raw bodies stay as they are.
         if !raw {
             bytes = encoding::decoded(&parts.headers, bytes, limit_bytes).map_err(within)?;
@@ -198,8 +208,20 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
             return Err(within(Error::not_implemented(service.id, call.operation.name)));
         };
         // Input, its constraints, authorization.
-        let input = protocol::input(&call, &parts, &parameters, &bytes, raw).map_err(within)?;
-        check(&call, &input, raw.then_some(&bytes), &self.own_values).map_err(within)?;
+        let structure = protocol::input_structure(call.service, call.operation);
+        let fits = |_: &_| validation::fits_raw_body(call.service, structure, bytes.len());
+        let input = match understood.filter(fits) {
+            Some((_, input)) => input,
+            None => {
+                let input = protocol::input(&call, &parts, &parameters, &bytes, raw).map_err(within)?;
+                check(&call, &input, raw.then_some(&bytes), &self.own_values).map_err(within)?;
+                let input = Arc::new(input);
+                if raw && call.protocol == Protocol::RestJson {
+                    self.understood.keep(signing_name, &parts, &call, &input);
+                }
+                input
+            }
+        };
         let action = action(&call);
         self.authorize.authorize(&caller, &action, &input).await.map_err(within)?;
         // The handler, and its output on the wire.
@@ -210,7 +232,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
             operation: call.operation.name,
             source_ip: parts.extensions.get::<Peer>().map(|peer| peer.0.ip()),
             effect_id: None,
-            input: Arc::new(input),
+            input,
         };
         match handler {
             Handler::Typed(handler) => {
@@ -236,7 +258,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
     }
 
     async fn credential(&self, claim: &Claim, protocol: Protocol) -> Result<Credential, Error> {
-        let found = self.credentials.find(&claim.access_key_id, claim.session_token.as_deref()).await;
+        let found = self.credentials.find(&claim.terms.access_key_id, claim.session_token.as_deref()).await;
         let credential = found.map_err(|problem| Error::credential(protocol, problem))?;
         match credential.expires_at_ms {
             Some(end_ms) if end_ms <= (self.now_ms)() => {
@@ -292,13 +314,13 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
     }
 }
 
-fn caller(claim: Claim, credential: Credential) -> Caller {
+fn caller(claim: &Claim, credential: Credential) -> Caller {
     Caller {
         account: credential.account,
-        region: claim.region,
+        region: claim.terms.region.clone(),
         principal_arn: credential.principal_arn,
         principal_id: credential.principal_id,
-        access_key_id: claim.access_key_id,
+        access_key_id: claim.terms.access_key_id.clone(),
         session_tags: credential.session_tags,
     }
 }

@@ -77,7 +77,7 @@ impl<S: Clone + Send + Sync + 'static> Internal<'_, S> {
         let operation = service
             .operation(operation)
             .ok_or_else(|| Error::unknown_operation(protocol, service.id, operation))?;
-        Ok(Call { service, operation, protocol, labels: BTreeMap::new() })
+        Ok(Call { service, operation, protocol, labels: Arc::default() })
     }
 }
 
@@ -85,12 +85,12 @@ impl<S: Clone + Send + Sync + 'static> Internal<'_, S> {
 fn raw_request(call: &Call, input: &Value) -> Result<RawRequest, Error> {
     let structure = protocol::input_structure(call.service, call.operation);
     let mut request = RawRequest {
-        labels: BTreeMap::new(),
+        labels: Arc::default(),
         query: Vec::new(),
         headers: HeaderMap::new(),
         body: Bytes::new(),
     };
-    let mut in_body = Map::new();
+    let (mut labels, mut in_body) = (BTreeMap::new(), Map::new());
     for member in structure.members {
         let Some(value) = input.get(member.name) else { continue };
         if structure.payload == Some(member.name) {
@@ -102,7 +102,7 @@ fn raw_request(call: &Call, input: &Value) -> Result<RawRequest, Error> {
         }
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         match member.location {
-            Location::Uri => drop(request.labels.insert(member.name, text)),
+            Location::Uri => drop(labels.insert(member.name, text)),
             Location::QueryString => request.query.push((member.wire_name.to_owned(), text)),
             Location::Header => {
                 let unfit = |_| Error::serialization(format!("{} cannot be a header.", member.name));
@@ -114,6 +114,7 @@ fn raw_request(call: &Call, input: &Value) -> Result<RawRequest, Error> {
             _ => drop(in_body.insert(member.wire_name.to_owned(), value.clone())),
         }
     }
+    request.labels = Arc::new(labels);
     if !in_body.is_empty() {
         request.body = Value::Object(in_body).to_string().into();
     }

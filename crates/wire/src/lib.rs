@@ -16,6 +16,7 @@ mod registry;
 mod services;
 pub mod sigv4;
 mod timestamp;
+mod understood;
 pub mod validation;
 
 pub use body::{Body, BoxError, TooSlow, empty, full};
@@ -25,3 +26,4 @@ pub use front::{Front, Observed, Observer, RAW_BODY_LIMIT_BYTES, Responder};
 pub use internal::Internal;
 pub use registry::{RawRequest, Registry};
 pub use services::Services;
+pub use understood::Understood;

@@ -23,7 +23,7 @@ type Raw<S> = dyn Fn(Context<S>, RawRequest) -> Answer<Response<Body>> + Send + 
 #[derive(Debug, Clone)]
 pub struct RawRequest {
     /// Decoded labels of the path.
-    pub labels: BTreeMap<&'static str, String>,
+    pub labels: Arc<BTreeMap<&'static str, String>>,
     /// Decoded query parameters in their order.
     pub query: Vec<(String, String)>,
     /// All headers.

@@ -1,11 +1,14 @@
 //! What a signed request claims, and whether the claim holds.
 
+use std::sync::Arc;
+
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use subtle::ConstantTimeEq;
 use time::{Date, Month};
 
-use super::{ALGORITHM, Scope, TERMINATOR, UNSIGNED_PAYLOAD, canonical};
+use super::terms::{self, Terms, has_uppercase, incomplete, pieces};
+use super::{ALGORITHM, Scope, UNSIGNED_PAYLOAD, canonical};
 use crate::form;
 
 /// How far the clocks of client and server may be apart.
@@ -41,26 +44,23 @@ pub enum Problem {
 /// The signature of a request with all that it names.
 #[derive(Clone)]
 pub struct Claim {
-    /// The key that signed.
-    pub access_key_id: String,
+    /// Who signs for what.
+    pub terms: Arc<Terms>,
     /// Session token, for the keys of sessions.
     pub session_token: Option<String>,
-    /// Region of the scope.
-    pub region: String,
-    /// Signing name of the scope.
-    pub service: String,
     /// Begins with the date of the scope.
     moment: String,
     signed_at_ms: i64,
     expires_seconds: Option<i64>,
-    /// As the request lists them: in order, with semicolons between.
-    signed_headers: String,
     signature: [u8; 32],
 }
 
 impl std::fmt::Debug for Claim {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Claim").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+        formatter
+            .debug_struct("Claim")
+            .field("access_key_id", &self.terms.access_key_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -124,39 +124,11 @@ impl Claim {
     }
 
     fn covers(&self, name: &str) -> bool {
-        self.signed_headers.split(';').any(|signed| signed == name)
+        self.terms.signed_headers.split(';').any(|signed| signed == name)
     }
 
     fn from_header(value: &str, headers: &HeaderMap) -> Result<Claim, Problem> {
-        let rest =
-            value.strip_prefix(ALGORITHM).filter(|rest| rest.starts_with([' ', ','])).ok_or_else(|| {
-                let name = value.split([' ', ',']).next().unwrap_or_default();
-                incomplete(format!("The Authorization header names {name:?}; only {ALGORITHM} is supported."))
-            })?;
-        let mut fields: [Option<&str>; 3] = [None; 3];
-        for part in pieces(rest).filter(|part| !part.is_empty()) {
-            let (name, value) = part
-                .split_once('=')
-                .ok_or_else(|| incomplete(format!("{part:?} in the Authorization header has no value.")))?;
-            let at = match name {
-                "Credential" => 0,
-                "SignedHeaders" => 1,
-                "Signature" => 2,
-                _ => {
-                    return Err(incomplete(format!(
-                        "The Authorization header has an unknown part {name:?}."
-                    )));
-                }
-            };
-            if fields[at].replace(value).is_some() {
-                return Err(incomplete(format!("The Authorization header has {name} twice.")));
-            }
-        }
-        let field = |at: usize, name: &str| {
-            fields[at].ok_or_else(|| incomplete(format!("Authorization header requires '{name}' parameter.")))
-        };
-        let (credential, signed, signature) =
-            (field(0, "Credential")?, field(1, "SignedHeaders")?, field(2, "Signature")?);
+        let (terms, signature) = terms::of_header(value)?;
         let text = |name: &str| match headers.get(name) {
             Some(value) => ascii(value)
                 .map(|value| Some(value.to_owned()))
@@ -166,7 +138,7 @@ impl Claim {
         let moment = text("x-amz-date")?.ok_or_else(|| {
             incomplete("Authorization header requires existence of an 'X-Amz-Date' header.".into())
         })?;
-        Claim::new(credential, signed, signature, moment, text("x-amz-security-token")?, None)
+        Claim::new(terms, signature, moment, text("x-amz-security-token")?, None)
     }
 
     fn from_query(query: &[(String, String)]) -> Result<Claim, Problem> {
@@ -198,9 +170,9 @@ impl Claim {
                 ))
             })?;
         let token = find("X-Amz-Security-Token")?.map(str::to_owned);
+        let terms = Terms::of(need("X-Amz-Credential")?, need("X-Amz-SignedHeaders")?)?;
         Claim::new(
-            need("X-Amz-Credential")?,
-            need("X-Amz-SignedHeaders")?,
+            Arc::new(terms),
             need("X-Amz-Signature")?,
             need("X-Amz-Date")?.to_owned(),
             token,
@@ -209,37 +181,20 @@ impl Claim {
     }
 
     fn new(
-        credential: &str,
-        signed_headers: &str,
+        terms: Arc<Terms>,
         signature: &str,
         moment: String,
         session_token: Option<String>,
         expires_seconds: Option<i64>,
     ) -> Result<Claim, Problem> {
-        let bad_credential =
-            || incomplete(format!("The credential must look like KEY/20260131/REGION/SERVICE/{TERMINATOR}."));
-        let mut parts = credential.rsplitn(5, '/');
-        let mut next = || parts.next().filter(|part| !part.is_empty()).ok_or_else(bad_credential);
-        let (terminator, service, region, date, access_key_id) =
-            (next()?, next()?, next()?, next()?, next()?);
-        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if terminator != TERMINATOR || !plain(service) || !plain(region) || access_key_id.contains('/') {
-            return Err(bad_credential());
-        }
         let signed_at_ms = parse_moment(&moment).ok_or_else(|| {
             incomplete("Date must be in ISO-8601 'basic format', as 20260131T120000Z.".into())
         })?;
-        if moment.get(..8) != Some(date) {
+        if moment.get(..8) != Some(&*terms.date) {
             return Err(incomplete(format!(
-                "The date of the credential scope, {date:?}, is not that of X-Amz-Date, {moment:?}."
+                "The date of the credential scope, {:?}, is not that of X-Amz-Date, {moment:?}.",
+                terms.date
             )));
-        }
-        let names = signed_headers.split(';');
-        let lower = !has_uppercase(signed_headers);
-        if !lower || names.clone().any(str::is_empty) || !names.is_sorted_by(|one, other| one < other) {
-            return Err(incomplete(
-                "The signed headers must be lower-case names in order, each once.".into(),
-            ));
         }
         let mut bytes = [0; 32];
         let is_lower = !has_uppercase(signature);
@@ -249,17 +204,7 @@ impl Claim {
         if !is_lower || !is_whole {
             return Err(incomplete("The signature must be 64 lower-case hexadecimal digits.".into()));
         }
-        Ok(Claim {
-            access_key_id: access_key_id.to_owned(),
-            session_token,
-            region: region.to_owned(),
-            service: service.to_owned(),
-            moment,
-            signed_at_ms,
-            expires_seconds,
-            signed_headers: signed_headers.to_owned(),
-            signature: bytes,
-        })
+        Ok(Claim { terms, session_token, moment, signed_at_ms, expires_seconds, signature: bytes })
     }
 
     /// Checks that the signature is neither too old nor from the future.
@@ -301,10 +246,12 @@ impl Claim {
     /// [`Problem::Mismatch`], also when the request states another hash of its body.
     pub fn verify(&self, parts: &Parts, secret_access_key: &str, body_sha256: &str) -> Result<(), Problem> {
         let payload = match parts.headers.get("x-amz-content-sha256").map(HeaderValue::as_bytes) {
-            None if self.service == "s3" && self.expires_seconds.is_some() => UNSIGNED_PAYLOAD,
+            None if self.terms.service == "s3" && self.expires_seconds.is_some() => UNSIGNED_PAYLOAD,
             None => body_sha256,
             Some(stated) if stated == body_sha256.as_bytes() => body_sha256,
-            Some(stated) if stated == UNSIGNED_PAYLOAD.as_bytes() && self.service == "s3" => UNSIGNED_PAYLOAD,
+            Some(stated) if stated == UNSIGNED_PAYLOAD.as_bytes() && self.terms.service == "s3" => {
+                UNSIGNED_PAYLOAD
+            }
             Some(stated) if stated == UNSIGNED_PAYLOAD.as_bytes() || stated.starts_with(b"STREAMING-") => {
                 let text = "The body must be signed as a whole; x-amz-content-sha256 must be its SHA-256.";
                 return Err(Problem::Mismatch(text.into()));
@@ -320,10 +267,10 @@ impl Claim {
             query: parts.uri.query().unwrap_or_default(),
             headers: &parts.headers,
             authority: parts.uri.authority().map(http::uri::Authority::as_str),
-            signed: &self.signed_headers,
+            signed: &self.terms.signed_headers,
             payload,
         };
-        let request = request.text(&self.service).map_err(|problem| match problem {
+        let request = request.text(&self.terms.service).map_err(|problem| match problem {
             canonical::Unclear::Query(problem) => {
                 incomplete(format!("The query string cannot be read: {problem}."))
             }
@@ -331,7 +278,8 @@ impl Claim {
                 Problem::Mismatch(format!("The signed header {name} is not in the request as text."))
             }
         })?;
-        let scope = Scope { date: &self.moment[..8], region: &self.region, service: &self.service };
+        let Terms { date, region, service, .. } = &*self.terms;
+        let scope = Scope { date, region, service };
         let expected = scope.signature(secret_access_key, &self.moment, &request);
         if bool::from(expected.ct_eq(&self.signature)) {
             return Ok(());
@@ -347,25 +295,6 @@ impl Claim {
 /// The text of a header, all at once rather than byte by byte: an `Authorization` is long.
 fn ascii(value: &HeaderValue) -> Option<&str> {
     std::str::from_utf8(value.as_bytes()).ok().filter(|text| text.is_ascii())
-}
-
-/// What stands between commas and spaces.
-fn pieces(text: &str) -> impl Iterator<Item = &str> {
-    let mut start = 0;
-    memchr::memchr2_iter(b',', b' ', text.as_bytes()).chain(std::iter::once(text.len())).map(move |end| {
-        let piece = &text[start..end];
-        start = end + 1;
-        piece
-    })
-}
-
-fn has_uppercase(text: &str) -> bool {
-    // Without an early end, so that many bytes are looked at in one step.
-    text.bytes().fold(false, |found, byte| found | byte.is_ascii_uppercase())
-}
-
-fn incomplete(text: String) -> Problem {
-    Problem::Incomplete(text)
 }
 
 /// Milliseconds since 1970 of `20260131T120000Z`.

@@ -49,8 +49,12 @@ thread_local! {
     static DERIVED: RefCell<[Option<Box<Derived>>; PLACES]> = const { RefCell::new([const { None }; PLACES]) };
 }
 
-/// Signs with the key of a secret and a scope.
-pub(super) fn sign(secret_access_key: &str, scope: &Scope<'_>, message: &[u8]) -> [u8; 32] {
+/// Signs a message that comes in pieces with the key of a secret and a scope.
+pub(super) fn sign<'a>(
+    secret_access_key: &str,
+    scope: &Scope<'_>,
+    message: impl IntoIterator<Item = &'a [u8]>,
+) -> [u8; 32] {
     let mut hasher = DefaultHasher::new();
     (secret_access_key, scope.date, scope.region, scope.service).hash(&mut hasher);
     let place = (hasher.finish() % PLACES as u64) as usize;
@@ -61,7 +65,7 @@ pub(super) fn sign(secret_access_key: &str, scope: &Scope<'_>, message: &[u8]) -
             _ => kept.insert(Box::new(Derived::of(secret_access_key, scope))),
         };
         let mut mac = key.mac.clone();
-        mac.update(message);
+        message.into_iter().for_each(|piece| mac.update(piece));
         mac.finalize().into_bytes().into()
     })
 }
@@ -87,10 +91,11 @@ mod tests {
                 let (region, date) = (format!("region-{number}"), format!("202601{:02}", number % 28));
                 let scope = Scope { date: &date, region: &region, service: "sagemaker" };
                 let message = number.to_be_bytes();
-                assert_eq!(sign(&secret, &scope, &message), derived(&secret, &scope, &message), "{number}");
-                assert_eq!(sign(&secret, &scope, &message), derived(&secret, &scope, &message), "{number}");
+                let sign = |scope: &Scope<'_>| sign(&secret, scope, [&message[..1], &message[1..]]);
+                assert_eq!(sign(&scope), derived(&secret, &scope, &message), "{number}");
+                assert_eq!(sign(&scope), derived(&secret, &scope, &message), "{number}");
                 let other = Scope { service: "s3", ..scope };
-                assert_eq!(sign(&secret, &other, &message), derived(&secret, &other, &message), "{number}");
+                assert_eq!(sign(&other), derived(&secret, &other, &message), "{number}");
             }
         }
     }

@@ -4,12 +4,14 @@ mod canonical;
 mod claim;
 mod keys;
 mod sign;
+mod terms;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 pub use claim::{Claim, Problem, credential_scope_service};
 pub use sign::Signer;
+pub use terms::Terms;
 
 /// Name of the only algorithm.
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -44,14 +46,27 @@ struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    fn parts(&self) -> [&str; 4] {
+        [self.date, self.region, self.service, TERMINATOR]
+    }
+
     fn text(&self) -> String {
-        [self.date, self.region, self.service, TERMINATOR].join("/")
+        self.parts().join("/")
     }
 
     /// The signature of a canonical request made at `moment` (`20260131T120000Z`).
     fn signature(&self, secret_access_key: &str, moment: &str, canonical_request: &str) -> [u8; 32] {
-        let hash = sha256_hex(canonical_request.as_bytes());
-        let string_to_sign = [ALGORITHM, moment, &self.text(), &hash].join("\n");
-        keys::sign(secret_access_key, self, string_to_sign.as_bytes())
+        let mut hash = [0; 64];
+        let digest = Sha256::digest(canonical_request.as_bytes());
+        let hash = hex_simd::encode_as_str(
+            &digest,
+            hex_simd::Out::from_slice(&mut hash),
+            hex_simd::AsciiCase::Lower,
+        );
+        let [date, region, service, terminator] = self.parts();
+        // What is signed, piece by piece: each request that comes is checked, and need not have it written down.
+        let pieces =
+            [ALGORITHM, "\n", moment, "\n", date, "/", region, "/", service, "/", terminator, "\n", hash];
+        keys::sign(secret_access_key, self, pieces.map(str::as_bytes))
     }
 }

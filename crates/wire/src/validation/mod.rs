@@ -75,6 +75,15 @@ pub(crate) fn validate_raw(
     check.violations
 }
 
+/// Whether a body of this length may be that of a raw operation with an input of this structure.
+pub(crate) fn fits_raw_body(service: &'static Service, structure: &Structure, body_bytes: usize) -> bool {
+    let mut bodies = structure.members.iter().filter(|member| is_body(structure, member));
+    bodies.all(|member| match service.shape(member.shape).kind {
+        Kind::Blob { min, max } => length_constraints(body_bytes as u64, min, max).is_empty(),
+        _ => true,
+    })
+}
+
 struct Check {
     service: &'static Service,
     path: String,

@@ -197,7 +197,7 @@ async fn ask(_context: Context<Seen>, input: Value) -> Result<Value, Error> {
 async fn invoke(context: Context<Seen>, request: wire::RawRequest) -> Result<Response<Body>, Error> {
     let mut response = Response::new(wire::full(request.body));
     *response.status_mut() = StatusCode::OK;
-    let told = json!({"labels": request.labels, "query": request.query, "input": *context.input}).to_string();
+    let told = json!({"labels": *request.labels, "query": request.query, "input": *context.input}).to_string();
     response.headers_mut().insert("x-told", told.parse().unwrap());
     Ok(response)
 }
@@ -245,6 +245,7 @@ impl Door {
                 observing.lock().unwrap().push((one.service, one.operation, one.code.to_owned()));
             }),
             body_limit_bytes: 64 * 1024,
+            understood: wire::Understood::default(),
             own_values: ["own-colour".to_owned()].into(),
         };
         Door { front, now_ms, seen, observed }

@@ -3,7 +3,7 @@
 use http::Request;
 use serde_json::{Value, json};
 
-use crate::fixture::Door;
+use crate::fixture::{Door, NOW_MS, sign};
 
 #[tokio::test]
 async fn members_come_from_path_query_headers_and_body() {
@@ -79,6 +79,67 @@ async fn raw_operations_are_checked_and_authorized_too() {
     assert_eq!(answer.json()["message"], expected);
     let answer = door.signed("widgets", Request::post("/widgets/secret/invocations"), "x").await;
     assert_eq!(answer.json()["message"], "no widgets:InvokeWidget");
+}
+
+#[tokio::test]
+async fn what_was_understood_before_counts_only_for_heads_that_say_the_same() {
+    let door = Door::new();
+    let invoke = async |path: &str, headers: &[(&str, &str)], body: &'static str| {
+        let mut request = Request::post(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = door.signed("widgets", request, body).await;
+        let told = if answer.status == 200 { answer.header("x-told").to_owned() } else { answer.code() };
+        (answer.text().to_owned(), told)
+    };
+    let of = |name: &str, custom: Option<&str>| {
+        let mut input = json!({"WidgetName": name});
+        if let Some(custom) = custom {
+            input["Custom"] = custom.into();
+        }
+        json!({"labels": {"WidgetName": name}, "query": [], "input": input}).to_string()
+    };
+    // Each of these stands between two that are the same, so that it could be taken for them.
+    let others: [(&str, &[(&str, &str)], String); 6] = [
+        ("/widgets/b/invocations", &[("x-custom", "one")], of("b", Some("one"))),
+        ("/widgets/a/invocations", &[("x-custom", "two")], of("a", Some("two"))),
+        ("/widgets/a/invocations", &[], of("a", None)),
+        ("/widgets/a/invocations", &[("x-other", "one")], of("a", None)),
+        ("/widgets/a/invocations", &[("x-custom", "one"), ("x-other", "1")], of("a", Some("one"))),
+        ("/widgets//a/invocations", &[("x-custom", "one")], of("a", Some("one"))),
+    ];
+    for _ in 0..40 {
+        for (path, headers, told) in &others {
+            let usual = invoke("/widgets/a/invocations", &[("x-custom", "one")], "usual").await;
+            assert_eq!(usual, ("usual".to_owned(), of("a", Some("one"))));
+            assert_eq!(invoke(path, headers, "other").await, ("other".to_owned(), told.clone()));
+        }
+        // What is checked beside the head is checked each time.
+        let (text, code) =
+            invoke("/widgets/a/invocations", &[("x-custom", "one")], "far more than sixteen").await;
+        assert_eq!(code, "ValidationException");
+        assert!(text.contains("at 'body' failed to satisfy constraint"), "{text}");
+        let twice = invoke("/widgets/a/invocations", &[("x-custom", "one"), ("x-custom", "one")], "x").await;
+        assert!(twice.0.contains("Custom must be given once"), "{}", twice.0);
+        assert_eq!(invoke("/widgets/a/invocations?z=1", &[("x-custom", "one")], "x").await.0, "x");
+        let mut request = sign(
+            "widgets",
+            Request::post("/widgets/a/invocations").header("x-custom", "one"),
+            &"usual".into(),
+            NOW_MS,
+        );
+        *request.body_mut() = "other".into();
+        assert_eq!(door.send(request).await.code(), "InvalidSignatureException");
+        let get = door
+            .signed("widgets", Request::get("/widgets/a/invocations").header("x-custom", "one"), "")
+            .await;
+        assert_eq!(get.code(), "UnknownOperationException");
+    }
+    for _ in 0..40 {
+        let secret = invoke("/widgets/secret/invocations", &[], "x").await;
+        assert_eq!(secret.1, "AccessDeniedException");
+    }
 }
 
 #[tokio::test]

@@ -257,7 +257,8 @@ fn s3_requests_can_be_checked_with_the_same_functions() {
     signer.sign(&mut request, b"data", NOW_MS);
     let (parts, ()) = request.into_parts();
     let claim = Claim::of(&parts).unwrap().unwrap();
-    assert_eq!((&*claim.service, &*claim.region, &*claim.access_key_id), ("s3", "eu-west-1", ACCESS_KEY_ID));
+    let terms = &claim.terms;
+    assert_eq!((&*terms.service, &*terms.region, &*terms.access_key_id), ("s3", "eu-west-1", ACCESS_KEY_ID));
     assert_eq!(claim.verify(&parts, SECRET_ACCESS_KEY, &sha256_hex(b"data")), Ok(()));
     assert!(matches!(
         claim.verify(&parts, SECRET_ACCESS_KEY, &sha256_hex(b"other")),
