@@ -13,7 +13,7 @@ use store::logs::LogStore;
 use store::metrics::{MetricSink, MetricStore};
 use store::objects::ObjectStore;
 use store::{Clock, Database};
-use wire::Body;
+use wire::{Body, Peer};
 
 use crate::capacity::{Capacity, Machine};
 use crate::config::Config;
@@ -243,8 +243,9 @@ pub fn services() -> &'static [&'static api::model::Service] {
     SERVICES.as_slice()
 }
 
-/// A function from request to answer.
-pub type Router = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+/// A function from a request, and who sent it where that is known, to an answer.
+pub type Router =
+    Arc<dyn Fn(Request<Body>, Option<Peer>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
 /// The one entry for every protocol.
 pub fn router(app: &Arc<App>) -> Router {
@@ -273,9 +274,9 @@ pub fn router(app: &Arc<App>) -> Router {
         understood: wire::Understood::default(),
         own_values: app.config.capacity.instance_types.keys().cloned().collect(),
     });
-    Arc::new(move |request| {
+    Arc::new(move |request, peer| {
         let front = front.clone();
-        Box::pin(async move { front.handle(request).await })
+        Box::pin(async move { front.handle(request, peer).await })
     })
 }
 

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-use wire::Body;
+use wire::{Body, Peer};
 
 use self::patience::{PatientBody, PatientStream, PatientTimer};
 use crate::config::TlsConfig;
@@ -62,7 +62,7 @@ pub async fn serve<H, F>(
     patience: Patience,
     stop: watch::Receiver<bool>,
 ) where
-    H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     serve_speaking(Speaks::Http1, listener, tls, handler, patience, stop).await;
@@ -77,7 +77,7 @@ pub async fn serve_speaking<H, F>(
     patience: Patience,
     mut stop: watch::Receiver<bool>,
 ) where
-    H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let mut connections = tokio::task::JoinSet::new();
@@ -151,14 +151,13 @@ async fn connection<S, H, F>(
     mut stop: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
         let handler = handler.clone();
-        let mut request = request.map(|body| PatientBody::new(body, patience).boxed());
-        request.extensions_mut().insert(wire::Peer(peer));
-        async move { Ok::<_, std::convert::Infallible>(handler(request).await) }
+        let request = request.map(|body| PatientBody::new(body, patience).boxed());
+        async move { Ok::<_, std::convert::Infallible>(handler(request, Peer(peer)).await) }
     });
     macro_rules! finished {
         ($connection:expr) => {{
@@ -275,7 +274,7 @@ mod tests {
         };
         let (client, server) = tokio::io::duplex(1024);
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let handler = move |request| answer(request, answer_bytes);
+        let handler = move |request, _| answer(request, answer_bytes);
         let (sender, stop) = watch::channel(false);
         let task = tokio::spawn(async move {
             connection(server, peer, Version::Http1, handler, patience, stop).await;

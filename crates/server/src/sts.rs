@@ -28,9 +28,9 @@ pub fn routes(registry: &mut Registry) {
 
 async fn get_caller_identity(cx: Cx, _input: GetCallerIdentityInput) -> Result<GetCallerIdentityOutput> {
     Ok(GetCallerIdentityOutput {
-        user_id: Some(cx.caller.principal_id),
-        account: Some(cx.caller.account),
-        arn: Some(cx.caller.principal_arn),
+        user_id: Some(cx.caller.principal_id.clone()),
+        account: Some(cx.caller.account.clone()),
+        arn: Some(cx.caller.principal_arn.clone()),
     })
 }
 

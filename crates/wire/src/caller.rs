@@ -1,7 +1,8 @@
 //! Who calls, and the two questions that the protocols ask the product about a caller.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
+use crate::sigv4::Terms;
 
 /// The identity behind a verified request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,46 @@ pub struct Caller {
     pub access_key_id: String,
     /// What the session of the key carries.
     pub session_tags: SessionTags,
+}
+
+/// Callers that each thread keeps. Two that want the same place take turns.
+const PLACES: usize = 64;
+
+/// A caller with the terms and the credential that it follows from.
+type Kept = (Arc<Terms>, Arc<Credential>, Arc<Caller>);
+
+thread_local! {
+    // Of each thread, so that nobody waits for a lock. A caller follows from both alone: nothing here can be out of date.
+    static KEPT: RefCell<[Option<Kept>; PLACES]> = const { RefCell::new([const { None }; PLACES]) };
+}
+
+impl Caller {
+    /// Who calls with a credential that was found for a key.
+    pub fn of(credential: &Credential, region: &str, access_key_id: &str) -> Caller {
+        Caller {
+            account: credential.account.clone(),
+            region: region.to_owned(),
+            principal_arn: credential.principal_arn.clone(),
+            principal_id: credential.principal_id.clone(),
+            access_key_id: access_key_id.to_owned(),
+            session_tags: credential.session_tags.clone(),
+        }
+    }
+
+    /// Who signed with a credential. The same terms and the same credential, which are told by their places in memory, make the same caller.
+    pub(crate) fn signed(terms: &Arc<Terms>, credential: &Arc<Credential>) -> Arc<Caller> {
+        let place = (Arc::as_ptr(terms).addr() / align_of::<Kept>()) % PLACES;
+        KEPT.with_borrow_mut(|kept| match &mut kept[place] {
+            Some((with, of, caller)) if Arc::ptr_eq(with, terms) && Arc::ptr_eq(of, credential) => {
+                Arc::clone(caller)
+            }
+            kept => {
+                let caller = Arc::new(Caller::of(credential, &terms.region, &terms.access_key_id));
+                *kept = Some((Arc::clone(terms), Arc::clone(credential), Arc::clone(&caller)));
+                caller
+            }
+        })
+    }
 }
 
 /// Tags of a session, as AssumeRole gave them.
@@ -57,13 +99,11 @@ pub struct Context<S> {
     /// The process state.
     pub state: S,
     /// Who calls.
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// Id of the request, as in the answer's `x-amzn-RequestId`.
     pub request_id: String,
     /// Name of the operation.
     pub operation: &'static str,
-    /// Address of the client, where the listener told it through [`Peer`].
-    pub source_ip: Option<IpAddr>,
     /// Id under which the effect of the call happens at most once; only calls from inside the process have one.
     pub effect_id: Option<String>,
     /// The whole input keyed by model member names: timestamps as seconds since 1970, blobs as base64. Only members that were
@@ -71,7 +111,7 @@ pub struct Context<S> {
     pub input: Arc<Value>,
 }
 
-/// Address of the client; the listener puts it into the extensions of each request.
+/// Address of the client, in the extensions of requests that the server's own pages answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
@@ -122,7 +162,7 @@ pub trait Credentials: Send + Sync {
         &'a self,
         access_key_id: &'a str,
         session_token: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<Credential, CredentialProblem>>;
+    ) -> BoxFuture<'a, Result<Arc<Credential>, CredentialProblem>>;
 }
 
 /// Decides whether a caller may do something. Asked for every operation, after the input passed its constraint checks.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::model::{OperationModel, Protocol, Service};
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 
 use crate::services::{Known, Services};
 use crate::{Error, form, path_template, sigv4};
+
+static TARGET: HeaderName = HeaderName::from_static("x-amz-target");
+static SMITHY_PROTOCOL: HeaderName = HeaderName::from_static("smithy-protocol");
 
 /// Prefix of the paths that are this server's own.
 const OWN_PREFIX: &str = "/_modelyard/";
@@ -46,14 +49,14 @@ pub(crate) type Lost = (Option<&'static Service>, Error);
 
 /// The protocol that the head of a request speaks. It also decides the form of every error answer.
 pub(crate) fn protocol(parts: &Parts) -> Protocol {
-    if parts.headers.contains_key("x-amz-target") {
+    if parts.headers.contains_key(&TARGET) {
         return if content_type(parts).starts_with("application/x-amz-json-1.0") {
             Protocol::Json10
         } else {
             Protocol::Json11
         };
     }
-    if parts.headers.get("smithy-protocol").is_some_and(|value| value == "rpc-v2-cbor") {
+    if parts.headers.get(&SMITHY_PROTOCOL).is_some_and(|value| value == "rpc-v2-cbor") {
         return Protocol::RpcV2Cbor;
     }
     if is_form(parts) || query_has_action(parts) {
@@ -134,7 +137,7 @@ fn by_target<'a>(
     parts: &Parts,
     protocol: Protocol,
 ) -> Result<Call, Lost> {
-    let target = parts.headers.get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let target = parts.headers.get(&TARGET).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (prefix, name) = target.rsplit_once('.').unwrap_or(("", target));
     let service = with_target_prefix(candidates, prefix);
     let lost = |service, error| Err((service, error));

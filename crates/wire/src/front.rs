@@ -75,7 +75,8 @@ pub struct Front<S> {
 
 impl<S: Clone + Send + Sync + 'static> Front<S> {
     /// Answers a request. Never fails: an error is an answer, and a panic of a handler is an internal error.
-    pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+    /// `peer` is who sent it, for the server's own pages.
+    pub async fn handle(&self, request: Request<Body>, peer: Option<Peer>) -> Response<Body> {
         let request_id = uuid::Uuid::new_v4().to_string();
         let started = Instant::now();
         let (parts, body) = request.into_parts();
@@ -86,7 +87,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         let shown = tracing::enabled!(tracing::Level::DEBUG)
             .then(|| format!("{} {}", parts.method, parts.uri.path()));
         let answering =
-            AssertUnwindSafe(self.answer(parts, &mut body, &mut reply, &request_id)).catch_unwind();
+            AssertUnwindSafe(self.answer(parts, peer, &mut body, &mut reply, &request_id)).catch_unwind();
         let answered = answering.await.unwrap_or_else(|panic| {
             tracing::error!(request_id, panic = panic_text(panic.as_ref()), "a request ended in a panic");
             Err((None, Error::internal()))
@@ -119,7 +120,8 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
 
     async fn answer(
         &self,
-        parts: Parts,
+        mut parts: Parts,
+        peer: Option<Peer>,
         body: &mut Option<Body>,
         reply: &mut Reply<'_>,
         request_id: &str,
@@ -130,6 +132,9 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         match dispatch::entry(&parts, reply.protocol()) {
             Entry::Own => {
                 reply.set_own();
+                if let Some(peer) = peer {
+                    parts.extensions.insert(peer);
+                }
                 Ok((self.own)(whole(parts, body)).await)
             }
             Entry::S3 => {
@@ -191,7 +196,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         claim
             .verify(&parts, &credential.secret_access_key, &sigv4::sha256_hex(&bytes))
             .map_err(|problem| within(Error::signature(reply.protocol(), problem)))?;
-        let caller = caller(&claim, credential);
+        let caller = Caller::signed(&claim.terms, &credential);
         // Decoding; raw bodies stay as they are.
         if !raw {
             bytes = encoding::decoded(&parts.headers, bytes, limit_bytes).map_err(within)?;
@@ -230,7 +235,6 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
             caller,
             request_id: request_id.to_owned(),
             operation: call.operation.name,
-            source_ip: parts.extensions.get::<Peer>().map(|peer| peer.0.ip()),
             effect_id: None,
             input,
         };
@@ -257,7 +261,7 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         Ok(claim)
     }
 
-    async fn credential(&self, claim: &Claim, protocol: Protocol) -> Result<Credential, Error> {
+    async fn credential(&self, claim: &Claim, protocol: Protocol) -> Result<Arc<Credential>, Error> {
         let found = self.credentials.find(&claim.terms.access_key_id, claim.session_token.as_deref()).await;
         let credential = found.map_err(|problem| Error::credential(protocol, problem))?;
         match credential.expires_at_ms {
@@ -311,17 +315,6 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
         parameters.append(&mut form::pairs(body).map_err(unreadable)?);
         let call = dispatch::by_action(&self.services, signing_name, &parameters)?;
         Ok((call, parameters))
-    }
-}
-
-fn caller(claim: &Claim, credential: Credential) -> Caller {
-    Caller {
-        account: credential.account,
-        region: claim.terms.region.clone(),
-        principal_arn: credential.principal_arn,
-        principal_id: credential.principal_id,
-        access_key_id: claim.terms.access_key_id.clone(),
-        session_tags: credential.session_tags,
     }
 }
 

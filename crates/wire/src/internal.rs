@@ -56,10 +56,9 @@ impl<S: Clone + Send + Sync + 'static> Internal<'_, S> {
         let raw = matches!(handler, Handler::Raw(_)).then(|| raw_request(&call, &input)).transpose()?;
         let context = Context {
             state: self.state.clone(),
-            caller,
+            caller: Arc::new(caller),
             request_id: uuid::Uuid::new_v4().to_string(),
             operation: call.operation.name,
-            source_ip: None,
             effect_id: self.effect_id.clone(),
             input: Arc::new(input),
         };

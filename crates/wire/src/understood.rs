@@ -82,7 +82,7 @@ impl Understood {
         if parts.uri.query().is_some() || takes_any || bytes.sum::<usize>() > MOST_KEPT_BYTES {
             return;
         }
-        if place.missed.fetch_add(1, Relaxed) % KEPT_OF_MISSED != 0 {
+        if !place.missed.fetch_add(1, Relaxed).is_multiple_of(KEPT_OF_MISSED) {
             return;
         }
         let is_member = |name: &HeaderName| {

@@ -77,7 +77,7 @@ async fn run(config: Config) -> Result<(), String> {
     let serving = tokio::spawn(listener::serve(
         bound,
         tls,
-        move |request| router(request),
+        move |request, peer| router(request, Some(peer)),
         listener::Patience::default(),
         stop,
     ));

@@ -18,12 +18,12 @@ pub struct KnownSessions {
 
 struct Known {
     token: String,
-    credential: Credential,
+    credential: Arc<Credential>,
 }
 
 impl KnownSessions {
     /// What the token of a key stands for, if it was checked before and has not ended.
-    pub fn find(&self, access_key_id: &str, token: &str, now_ms: i64) -> Option<Credential> {
+    pub fn find(&self, access_key_id: &str, token: &str, now_ms: i64) -> Option<Arc<Credential>> {
         // A poisoned lock only says that another thread panicked; the map is still a map.
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(access_key_id).cloned()?;
         let is_same = bool::from(known.token.as_bytes().ct_eq(token.as_bytes()));
@@ -31,7 +31,7 @@ impl KnownSessions {
     }
 
     /// Keeps a token that holds.
-    pub fn keep(&self, access_key_id: &str, token: &str, credential: &Credential, now_ms: i64) {
+    pub fn keep(&self, access_key_id: &str, token: &str, credential: &Arc<Credential>, now_ms: i64) {
         let kept = Arc::new(Known { token: token.to_owned(), credential: credential.clone() });
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST {
@@ -52,15 +52,15 @@ fn has_ended(credential: &Credential, now_ms: i64) -> bool {
 mod tests {
     use super::*;
 
-    fn credential(expires_at_ms: i64) -> Credential {
-        Credential {
+    fn credential(expires_at_ms: i64) -> Arc<Credential> {
+        Arc::new(Credential {
             secret_access_key: "secret".into(),
             account: "123456789012".into(),
             principal_arn: "arn".into(),
             principal_id: "id".into(),
             expires_at_ms: Some(expires_at_ms),
             session_tags: wire::SessionTags::default(),
-        }
+        })
     }
 
     #[test]

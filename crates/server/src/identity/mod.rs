@@ -22,7 +22,7 @@ pub struct Identity {
     database: Database,
     clock: Clock,
     sessions: SessionIssuer,
-    known: Arc<RwLock<HashMap<String, Credential>>>,
+    known: Arc<RwLock<HashMap<String, Arc<Credential>>>>,
     known_sessions: Arc<KnownSessions>,
 }
 
@@ -49,17 +49,17 @@ impl Identity {
         &self.sessions
     }
 
-    fn find_session(&self, access_key_id: &str, token: &str) -> Result<Credential, CredentialProblem> {
+    fn find_session(&self, access_key_id: &str, token: &str) -> Result<Arc<Credential>, CredentialProblem> {
         let now_ms = self.clock.now_ms();
         if let Some(known) = self.known_sessions.find(access_key_id, token, now_ms) {
             return Ok(known);
         }
-        let credential = self.sessions.verify(access_key_id, token, now_ms)?;
+        let credential = Arc::new(self.sessions.verify(access_key_id, token, now_ms)?);
         self.known_sessions.keep(access_key_id, token, &credential, now_ms);
         Ok(credential)
     }
 
-    async fn find_key(&self, access_key_id: &str) -> Result<Credential, CredentialProblem> {
+    async fn find_key(&self, access_key_id: &str) -> Result<Arc<Credential>, CredentialProblem> {
         // A poisoned lock only says that another thread panicked; the map is still a map.
         let known =
             self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(access_key_id).cloned();
@@ -74,14 +74,14 @@ impl Identity {
                 CredentialProblem::Unavailable
             })?
             .ok_or(CredentialProblem::Unknown)?;
-        let credential = Credential {
+        let credential = Arc::new(Credential {
             secret_access_key: key.secret_access_key,
             account: key.account,
             principal_arn: key.principal_arn,
             principal_id: key.principal_id,
             expires_at_ms: None,
             session_tags: wire::SessionTags::default(),
-        };
+        });
         let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         known.insert(access_key_id.to_owned(), credential.clone());
         Ok(credential)
@@ -93,7 +93,7 @@ impl wire::Credentials for Identity {
         &'a self,
         access_key_id: &'a str,
         session_token: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<Credential, CredentialProblem>> {
+    ) -> BoxFuture<'a, Result<Arc<Credential>, CredentialProblem>> {
         Box::pin(async move {
             match session_token {
                 Some(token) => self.find_session(access_key_id, token),

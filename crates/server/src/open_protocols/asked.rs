@@ -173,14 +173,7 @@ async fn first_account(app: &App) -> Result<Caller, Refusal> {
     let found = app.identity.find(&connection.access_key_id, None).await;
     let credential =
         found.map_err(|_| Refusal::new(Reason::Unavailable, "Keys cannot be looked up now; try again."))?;
-    Ok(Caller {
-        account: credential.account,
-        region: app.config.region.clone(),
-        principal_arn: credential.principal_arn,
-        principal_id: credential.principal_id,
-        access_key_id: connection.access_key_id.clone(),
-        session_tags: credential.session_tags,
-    })
+    Ok(Caller::of(&credential, &app.config.region, &connection.access_key_id))
 }
 
 #[cfg(test)]

@@ -83,19 +83,14 @@ pub async fn caller(key: &str, credentials: &dyn Credentials, now_ms: i64) -> Re
     if has_ended || credential.expires_at_ms.is_some_and(|end_ms| end_ms <= now_ms) {
         return Err(KeyProblem::Expired);
     }
-    Ok(Caller {
-        account: credential.account,
-        region: region.to_owned(),
-        principal_arn: credential.principal_arn,
-        principal_id: credential.principal_id,
-        access_key_id: access_key_id.to_owned(),
-        session_tags: credential.session_tags,
-    })
+    Ok(Caller::of(&credential, region, access_key_id))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use futures::future::BoxFuture;
     use wire::{Credential, SessionTags};
 
@@ -106,18 +101,18 @@ mod tests {
             &'a self,
             access_key_id: &'a str,
             session_token: Option<&'a str>,
-        ) -> BoxFuture<'a, Result<Credential, CredentialProblem>> {
+        ) -> BoxFuture<'a, Result<Arc<Credential>, CredentialProblem>> {
             let is_known = matches!((access_key_id, session_token), ("AKIA1", None) | ("ASIA1", Some("a.b")));
             Box::pin(async move {
                 is_known.then_some(()).ok_or(CredentialProblem::Unknown)?;
-                Ok(Credential {
+                Ok(Arc::new(Credential {
                     secret_access_key: "secret".into(),
                     account: "123456789012".into(),
                     principal_arn: "arn".into(),
                     principal_id: "id".into(),
                     expires_at_ms: None,
                     session_tags: SessionTags::default(),
-                })
+                }))
             })
         }
     }

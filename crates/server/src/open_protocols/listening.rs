@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::Request;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use wire::{Body, Peer};
 
 use super::Door;
 use crate::app::App;
@@ -71,7 +73,10 @@ impl Bound {
     /// Answers requests until `stop` turns true.
     pub async fn serve(self, app: Arc<App>, stop: watch::Receiver<bool>) {
         let door = self.door;
-        let handler = move |request| super::answer_at_root(app.clone(), request, door);
+        let handler = move |mut request: Request<Body>, peer: Peer| {
+            request.extensions_mut().insert(peer);
+            super::answer_at_root(app.clone(), request, door)
+        };
         listener::serve_speaking(
             Speaks::Http1And2,
             self.listener,

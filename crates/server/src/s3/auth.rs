@@ -45,7 +45,7 @@ pub fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-async fn find(credentials: &dyn wire::Credentials, access_key_id: &str) -> S3Result<Credential> {
+async fn find(credentials: &dyn wire::Credentials, access_key_id: &str) -> S3Result<Arc<Credential>> {
     let token = SESSION_TOKEN.try_with(Clone::clone).ok().flatten();
     credentials.find(access_key_id, token.as_deref()).await.map_err(|problem| match problem {
         CredentialProblem::Unknown => {
@@ -70,7 +70,7 @@ pub struct Keys {
 #[async_trait::async_trait]
 impl S3Auth for Keys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        Ok(SecretKey::from(find(self.credentials.as_ref(), access_key).await?.secret_access_key))
+        Ok(SecretKey::from(&*find(self.credentials.as_ref(), access_key).await?.secret_access_key))
     }
 }
 
@@ -121,17 +121,10 @@ impl S3Access for Gate {
             S3Path::Bucket { bucket } => serde_json::json!({"Bucket": bucket}),
             S3Path::Object { bucket, key } => serde_json::json!({"Bucket": bucket, "Key": key}),
         };
-        let caller = Caller {
-            account: credential.account.clone(),
-            region: self.region.clone(),
-            principal_arn: credential.principal_arn,
-            principal_id: credential.principal_id,
-            access_key_id,
-            session_tags: credential.session_tags,
-        };
+        let caller = Caller::of(&credential, &self.region, &access_key_id);
         let allowed = self.authorize.authorize(&caller, &format!("s3:{operation}"), &input).await;
         allowed.map_err(|error| S3Error::with_message(S3ErrorCode::AccessDenied, error.message))?;
-        cx.extensions_mut().insert(Owner(credential.account));
+        cx.extensions_mut().insert(Owner(credential.account.clone()));
         Ok(())
     }
 }

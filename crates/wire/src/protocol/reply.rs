@@ -1,7 +1,7 @@
 //! Answers in the protocol of their request: outputs and errors.
 
 use api::model::{ErrorTrait, Kind, Protocol, Service, Structure};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value};
@@ -10,6 +10,8 @@ use super::xml::Xml;
 use super::{NOTHING, cbor, output_structure, rest, typed};
 use crate::dispatch::{self, Call};
 use crate::{Body, Error, full};
+
+static QUERY_MODE: HeaderName = HeaderName::from_static("x-amzn-query-mode");
 
 /// Content type of CBOR bodies.
 const CBOR_TYPE: &str = "application/cbor";
@@ -47,7 +49,7 @@ enum Called {
 impl<'a> Reply<'a> {
     /// Reads the head of a request for the form of its answer.
     pub(crate) fn to(parts: &Parts, request_id: &'a str) -> Reply<'a> {
-        let query_mode = parts.headers.get("x-amzn-query-mode").is_some_and(|value| value == "true");
+        let query_mode = parts.headers.get(&QUERY_MODE).is_some_and(|value| value == "true");
         let protocol = dispatch::protocol(parts);
         Reply { protocol, query_mode, request_id, called: Called::Nobody }
     }

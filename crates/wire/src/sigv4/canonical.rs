@@ -1,8 +1,10 @@
 //! The canonical form of a request, over which a signature is made.
 
 use http::HeaderMap;
+use http::header::HOST;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
+use super::terms::SignedHeaders;
 use crate::form::{self, FormProblem};
 
 /// Everything but the unreserved characters of RFC 3986.
@@ -25,8 +27,8 @@ pub(super) struct Request<'a> {
     pub(super) headers: &'a HeaderMap,
     /// Where HTTP/2 and absolute URIs carry the host.
     pub(super) authority: Option<&'a str>,
-    /// Names of the signed headers, with semicolons between.
-    pub(super) signed: &'a str,
+    /// The signed headers.
+    pub(super) signed: &'a SignedHeaders,
     /// The hash of the body, or what stands for it.
     pub(super) payload: &'a str,
 }
@@ -52,7 +54,7 @@ impl Request<'_> {
         text.push('\n');
         headers(&mut text, self.headers, self.authority, self.signed).map_err(Unclear::Header)?;
         text.push('\n');
-        text.push_str(self.signed);
+        text.push_str(&self.signed.text);
         text.push('\n');
         text.push_str(self.payload);
         Ok(text)
@@ -108,24 +110,24 @@ fn headers(
     text: &mut String,
     headers: &HeaderMap,
     authority: Option<&str>,
-    signed: &str,
+    signed: &SignedHeaders,
 ) -> Result<(), String> {
-    for name in signed.split(';') {
-        text.push_str(name);
+    for name in &signed.names {
+        text.push_str(name.as_str());
         text.push(':');
         let mut values = headers.get_all(name).iter().peekable();
         if values.peek().is_none() {
             match authority {
                 // HTTP/2 and absolute URIs carry the host beside the headers.
-                Some(authority) if name == "host" => text.push_str(authority),
-                _ => return Err(name.to_owned()),
+                Some(authority) if name == HOST => text.push_str(authority),
+                _ => return Err(name.to_string()),
             }
         }
         for (index, value) in values.enumerate() {
             if index > 0 {
                 text.push(',');
             }
-            let value = std::str::from_utf8(value.as_bytes()).map_err(|_| name.to_owned())?;
+            let value = std::str::from_utf8(value.as_bytes()).map_err(|_| name.to_string())?;
             for (index, word) in value.split_ascii_whitespace().enumerate() {
                 if index > 0 {
                     text.push(' ');
@@ -175,9 +177,10 @@ mod tests {
         let mut map = HeaderMap::new();
         map.append("x-a", "  one   two ".parse().unwrap());
         map.append("x-a", "three".parse().unwrap());
-        let headers = |authority, signed| {
+        let headers = |authority, signed: &str| {
             let mut text = String::new();
-            headers(&mut text, &map, authority, signed).map(|()| text)
+            let names = str::split(signed, ';').map(|name| name.parse().unwrap()).collect();
+            headers(&mut text, &map, authority, &SignedHeaders::of(names)).map(|()| text)
         };
         assert_eq!(headers(Some("h:1"), "host;x-a").unwrap(), "host:h:1\nx-a:one two,three\n");
         assert_eq!(headers(None, "host"), Err("host".into()));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use subtle::ConstantTimeEq;
 use time::{Date, Month};
@@ -16,6 +16,10 @@ const SKEW_MS: i64 = 15 * 60 * 1000;
 
 /// Longest life of a presigned request.
 const MAX_EXPIRES_SECONDS: i64 = 7 * 24 * 3600;
+
+static CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+static DATE: HeaderName = HeaderName::from_static("x-amz-date");
+static SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 
 /// Headers of which a request may have only one: a second one could mean something else to another reader.
 const SINGLE: [&str; 9] = [
@@ -108,12 +112,12 @@ impl Claim {
             }
             (None, true) => Claim::from_query(&query)?,
         };
-        if !claim.covers("host") {
+        if !claim.covers(&HOST) {
             return Err(incomplete("The host header must be signed.".into()));
         }
         // What is not signed can be changed on the way; the payload hash is part of the signature in any case.
-        let unsigned = parts.headers.keys().map(http::HeaderName::as_str).find(|name| {
-            name.starts_with("x-amz-") && *name != "x-amz-content-sha256" && !claim.covers(name)
+        let unsigned = parts.headers.keys().find(|name| {
+            name.as_str().starts_with("x-amz-") && *name != CONTENT_SHA256 && !claim.covers(name)
         });
         match unsigned {
             Some(name) => {
@@ -123,22 +127,22 @@ impl Claim {
         }
     }
 
-    fn covers(&self, name: &str) -> bool {
-        self.terms.signed_headers.split(';').any(|signed| signed == name)
+    fn covers(&self, name: &HeaderName) -> bool {
+        self.terms.signed.names.contains(name)
     }
 
     fn from_header(value: &str, headers: &HeaderMap) -> Result<Claim, Problem> {
         let (terms, signature) = terms::of_header(value)?;
-        let text = |name: &str| match headers.get(name) {
+        let text = |name: &HeaderName| match headers.get(name) {
             Some(value) => ascii(value)
                 .map(|value| Some(value.to_owned()))
                 .ok_or_else(|| incomplete(format!("The header {name} is not ASCII."))),
             None => Ok(None),
         };
-        let moment = text("x-amz-date")?.ok_or_else(|| {
+        let moment = text(&DATE)?.ok_or_else(|| {
             incomplete("Authorization header requires existence of an 'X-Amz-Date' header.".into())
         })?;
-        Claim::new(terms, signature, moment, text("x-amz-security-token")?, None)
+        Claim::new(terms, signature, moment, text(&SECURITY_TOKEN)?, None)
     }
 
     fn from_query(query: &[(String, String)]) -> Result<Claim, Problem> {
@@ -245,7 +249,7 @@ impl Claim {
     /// # Errors
     /// [`Problem::Mismatch`], also when the request states another hash of its body.
     pub fn verify(&self, parts: &Parts, secret_access_key: &str, body_sha256: &str) -> Result<(), Problem> {
-        let payload = match parts.headers.get("x-amz-content-sha256").map(HeaderValue::as_bytes) {
+        let payload = match parts.headers.get(&CONTENT_SHA256).map(HeaderValue::as_bytes) {
             None if self.terms.service == "s3" && self.expires_seconds.is_some() => UNSIGNED_PAYLOAD,
             None => body_sha256,
             Some(stated) if stated == body_sha256.as_bytes() => body_sha256,
@@ -267,7 +271,7 @@ impl Claim {
             query: parts.uri.query().unwrap_or_default(),
             headers: &parts.headers,
             authority: parts.uri.authority().map(http::uri::Authority::as_str),
-            signed: &self.terms.signed_headers,
+            signed: &self.terms.signed,
             payload,
         };
         let request = request.text(&self.terms.service).map_err(|problem| match problem {

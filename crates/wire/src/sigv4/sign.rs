@@ -1,10 +1,11 @@
 //! Signing: for the command line client, for jobs, and for tests of the verification.
 
 use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use super::terms::SignedHeaders;
 use super::{ALGORITHM, Scope, UNSIGNED_PAYLOAD, canonical, sha256_hex};
 
 /// Headers that proxies and transports may change, so that they are not signed.
@@ -53,13 +54,8 @@ impl Signer<'_> {
         if self.service == "s3" {
             headers.insert("x-amz-content-sha256", value(payload));
         }
-        let mut signed: Vec<String> = headers
-            .keys()
-            .map(HeaderName::to_string)
-            .filter(|name| !UNSIGNED.contains(&name.as_str()))
-            .collect();
-        signed.sort();
-        let signed = signed.join(";");
+        let signed = headers.keys().filter(|name| !UNSIGNED.contains(&name.as_str())).cloned();
+        let signed = SignedHeaders::of(signed.collect());
         let canonical = canonical::Request {
             method: method.as_str(),
             path: uri.path(),
@@ -71,8 +67,10 @@ impl Signer<'_> {
         };
         let signature = self.signature(&canonical, &moment);
         let credential = self.credential(&moment);
-        let authorization =
-            format!("{ALGORITHM} Credential={credential}, SignedHeaders={signed}, Signature={signature}");
+        let authorization = format!(
+            "{ALGORITHM} Credential={credential}, SignedHeaders={}, Signature={signature}",
+            signed.text
+        );
         headers.insert(AUTHORIZATION, value(&authorization));
     }
 
@@ -109,7 +107,7 @@ impl Signer<'_> {
             query: &query,
             headers: &headers,
             authority: None,
-            signed: "host",
+            signed: &SignedHeaders::of(vec![HOST]),
             payload: &payload,
         };
         let signature = self.signature(&canonical, &moment);

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use super::claim::Problem;
 use super::{ALGORITHM, TERMINATOR};
 
@@ -30,8 +32,37 @@ pub struct Terms {
     pub service: String,
     /// Date of the scope.
     pub(super) date: String,
-    /// As the request lists them: in order, with semicolons between.
-    pub(super) signed_headers: String,
+    /// Headers that the signature covers.
+    pub(super) signed: SignedHeaders,
+}
+
+/// The headers that a signature covers.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SignedHeaders {
+    /// In order, with semicolons between.
+    pub(super) text: String,
+    /// The same, ready to be looked up.
+    pub(super) names: Vec<HeaderName>,
+}
+
+impl SignedHeaders {
+    /// Of names in any order, each once.
+    pub(super) fn of(mut names: Vec<HeaderName>) -> SignedHeaders {
+        names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        let text = names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(";");
+        SignedHeaders { text, names }
+    }
+
+    /// Reads them as requests list them; `None` when they are no lower-case names in order, each once.
+    fn parse(text: &str) -> Option<SignedHeaders> {
+        let listed = text.split(';');
+        if has_uppercase(text) || !listed.clone().is_sorted_by(|one, other| one < other) {
+            return None;
+        }
+        let names =
+            listed.map(|name| HeaderName::from_bytes(name.as_bytes())).collect::<Result<_, _>>().ok()?;
+        Some(SignedHeaders { text: text.to_owned(), names })
+    }
 }
 
 impl Terms {
@@ -47,19 +78,15 @@ impl Terms {
         if terminator != TERMINATOR || !plain(service) || !plain(region) || access_key_id.contains('/') {
             return Err(bad_credential());
         }
-        let names = signed_headers.split(';');
-        let lower = !has_uppercase(signed_headers);
-        if !lower || names.clone().any(str::is_empty) || !names.is_sorted_by(|one, other| one < other) {
-            return Err(incomplete(
-                "The signed headers must be lower-case names in order, each once.".into(),
-            ));
-        }
+        let signed = SignedHeaders::parse(signed_headers).ok_or_else(|| {
+            incomplete("The signed headers must be lower-case names in order, each once.".into())
+        })?;
         Ok(Terms {
             access_key_id: access_key_id.to_owned(),
             region: region.to_owned(),
             service: service.to_owned(),
             date: date.to_owned(),
-            signed_headers: signed_headers.to_owned(),
+            signed,
         })
     }
 }
@@ -175,7 +202,7 @@ mod tests {
                     let value = header(&key, &headers, &format!("Signature={signature}"));
                     let (terms, found) = of_header(&value).unwrap();
                     assert_eq!(
-                        (&*terms.access_key_id, &*terms.signed_headers, found),
+                        (&*terms.access_key_id, &*terms.signed.text, found),
                         (&*key, &*headers, signature)
                     );
                     assert_eq!((&parsed(&value).unwrap().0, parsed(&value).unwrap().1), (&*terms, found));

@@ -57,7 +57,7 @@ impl Credentials for Keys {
         &'a self,
         access_key_id: &'a str,
         session_token: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<Credential, CredentialProblem>> {
+    ) -> BoxFuture<'a, Result<Arc<Credential>, CredentialProblem>> {
         let credential = |expires_at_ms| Credential {
             secret_access_key: SECRET_ACCESS_KEY.into(),
             account: "123456789012".into(),
@@ -74,7 +74,7 @@ impl Credentials for Keys {
             ("AKIASTUCK", _) => Err(CredentialProblem::Unavailable),
             _ => Err(CredentialProblem::Unknown),
         };
-        Box::pin(std::future::ready(found))
+        Box::pin(std::future::ready(found.map(Arc::new)))
     }
 }
 
@@ -197,7 +197,8 @@ async fn ask(_context: Context<Seen>, input: Value) -> Result<Value, Error> {
 async fn invoke(context: Context<Seen>, request: wire::RawRequest) -> Result<Response<Body>, Error> {
     let mut response = Response::new(wire::full(request.body));
     *response.status_mut() = StatusCode::OK;
-    let told = json!({"labels": *request.labels, "query": request.query, "input": *context.input}).to_string();
+    let told =
+        json!({"labels": *request.labels, "query": request.query, "input": *context.input}).to_string();
     response.headers_mut().insert("x-told", told.parse().unwrap());
     Ok(response)
 }
@@ -282,7 +283,7 @@ impl Door {
 
     /// Sends a request as it is.
     pub async fn send(&self, request: Request<impl Into<Bytes>>) -> Answered {
-        let response = self.front.handle(request.map(|body| wire::full(body))).await;
+        let response = self.front.handle(request.map(|body| wire::full(body)), None).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let answered = Answered { status: parts.status.as_u16(), headers: parts.headers, body };

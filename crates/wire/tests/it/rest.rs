@@ -101,8 +101,8 @@ async fn what_was_understood_before_counts_only_for_heads_that_say_the_same() {
         json!({"labels": {"WidgetName": name}, "query": [], "input": input}).to_string()
     };
     // Each of these stands between two that are the same, so that it could be taken for them.
-    let others: [(&str, &[(&str, &str)], String); 6] = [
-        ("/widgets/b/invocations", &[("x-custom", "one")], of("b", Some("one"))),
+    let others = [
+        ("/widgets/b/invocations", &[("x-custom", "one")][..], of("b", Some("one"))),
         ("/widgets/a/invocations", &[("x-custom", "two")], of("a", Some("two"))),
         ("/widgets/a/invocations", &[], of("a", None)),
         ("/widgets/a/invocations", &[("x-other", "one")], of("a", None)),
