@@ -1,6 +1,8 @@
 //! Listeners: plain or TLS connections, HTTP/1.1 and, where it is wanted, HTTP/2, graceful stop.
 
+mod handover;
 mod patience;
+mod threads;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -25,9 +27,12 @@ use tokio_rustls::TlsAcceptor;
 use wire::{Body, Peer};
 
 use self::patience::{PatientBody, PatientStream, PatientTimer};
+use self::threads::Place;
 use crate::config::TlsConfig;
 
+pub use self::handover::divided;
 pub use self::patience::Patience;
+pub use self::threads::Threads;
 
 /// How long requests under way may take once the server is asked to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +62,7 @@ enum Version {
 /// Serves connections until `stop` turns true, then lets the requests under way finish.
 pub async fn serve<H, F>(
     listener: TcpListener,
+    threads: Arc<Threads>,
     tls: Option<TlsAcceptor>,
     handler: H,
     patience: Patience,
@@ -65,13 +71,14 @@ pub async fn serve<H, F>(
     H: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    serve_speaking(Speaks::Http1, listener, tls, handler, patience, stop).await;
+    serve_speaking(Speaks::Http1, listener, threads, tls, handler, patience, stop).await;
 }
 
 /// As [`serve`], for clients that speak what `speaks` allows.
 pub async fn serve_speaking<H, F>(
     speaks: Speaks,
     listener: TcpListener,
+    threads: Arc<Threads>,
     tls: Option<TlsAcceptor>,
     handler: H,
     patience: Patience,
@@ -98,8 +105,25 @@ pub async fn serve_speaking<H, F>(
         };
         // Small answers must not wait for an acknowledgement of the last packet.
         let _ = stream.set_nodelay(true);
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%peer, %error, "a connection could not be handed over");
+                continue;
+            }
+        };
         let (handler, stop, tls) = (handler.clone(), stop.clone(), tls.clone());
-        connections.spawn(async move {
+        let Place { runtime, held } = threads.place();
+        let served = async move {
+            let _held = held;
+            // Only here does the thread that serves it wait for it.
+            let stream = match TcpStream::from_std(stream) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%peer, %error, "a connection could not be waited for");
+                    return;
+                }
+            };
             match tls {
                 None => {
                     if let Some(version) = plain_version(&stream, speaks, patience.head).await {
@@ -118,7 +142,8 @@ pub async fn serve_speaking<H, F>(
                     Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
                 },
             }
-        });
+        };
+        connections.spawn_on(served, &runtime);
     }
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {

@@ -74,10 +74,16 @@ async fn run(config: Config) -> Result<(), String> {
     let (stop_sender, stop) = watch::channel(false);
     let open_address = open.as_ref().map(|open| open.url.clone());
     let open = open.map(|open| tokio::spawn(open.serve(app.clone(), stop.clone())));
+    let threads = listener::Threads::start().map_err(|error| format!("threads for connections: {error}"))?;
+    let threads = Arc::new(threads);
     let serving = tokio::spawn(listener::serve(
         bound,
+        threads.clone(),
         tls,
-        move |request, peer| router(request, Some(peer)),
+        listener::divided(
+            move |request, peer| router(request, Some(peer)),
+            tokio::runtime::Handle::current(),
+        ),
         listener::Patience::default(),
         stop,
     ));

@@ -12,7 +12,7 @@ use wire::{Body, Peer};
 use super::Door;
 use crate::app::App;
 use crate::config::Config;
-use crate::listener::{self, Speaks};
+use crate::listener::{self, Speaks, Threads};
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,7 @@ impl Bound {
         listener::serve_speaking(
             Speaks::Http1And2,
             self.listener,
+            Arc::new(Threads::of_caller()),
             self.tls,
             handler,
             listener::Patience::default(),
