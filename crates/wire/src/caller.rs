@@ -55,7 +55,7 @@ impl Caller {
 
     /// Who signed with a credential. The same terms and the same credential, which are told by their places in memory, make the same caller.
     pub(crate) fn signed(terms: &Arc<Terms>, credential: &Arc<Credential>) -> Arc<Caller> {
-        let place = (Arc::as_ptr(terms).addr() / align_of::<Kept>()) % PLACES;
+        let place = (Arc::as_ptr(terms).addr() / size_of::<Terms>()) % PLACES;
         KEPT.with_borrow_mut(|kept| match &mut kept[place] {
             Some((with, of, caller)) if Arc::ptr_eq(with, terms) && Arc::ptr_eq(of, credential) => {
                 Arc::clone(caller)
@@ -175,4 +175,36 @@ pub trait Authorize: Send + Sync {
         action: &'a str,
         input: &'a Value,
     ) -> BoxFuture<'a, Result<(), Error>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_that_of_its_own_terms_and_credential() {
+        let credential = |account: String| Credential {
+            secret_access_key: "secret".into(),
+            principal_arn: format!("arn:aws:iam::{account}:user/u"),
+            principal_id: "ID".into(),
+            account,
+            expires_at_ms: None,
+            session_tags: SessionTags::default(),
+        };
+        // More than there are places.
+        let all: Vec<_> = (0..3 * PLACES)
+            .map(|number| {
+                let scope = format!("KEY{number}/20260131/region-{number}/s3/aws4_request");
+                let terms = Arc::new(Terms::of(&scope, "host").unwrap());
+                (terms, Arc::new(credential(format!("{number:012}"))), number)
+            })
+            .collect();
+        for (terms, credential, number) in all.iter().chain(&all) {
+            let caller = Caller::signed(terms, credential);
+            assert_eq!(*caller, Caller::of(credential, &format!("region-{number}"), &format!("KEY{number}")));
+            assert!(Arc::ptr_eq(&caller, &Caller::signed(terms, credential)), "it is kept");
+            let (_, another, _) = &all[(number + 1) % all.len()];
+            assert_eq!(Caller::signed(terms, another).account, another.account);
+        }
+    }
 }

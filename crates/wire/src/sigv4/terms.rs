@@ -67,7 +67,7 @@ impl SignedHeaders {
 
 impl Terms {
     /// Reads a credential and the names of the signed headers.
-    pub(super) fn of(credential: &str, signed_headers: &str) -> Result<Terms, Problem> {
+    pub(crate) fn of(credential: &str, signed_headers: &str) -> Result<Terms, Problem> {
         let bad_credential =
             || incomplete(format!("The credential must look like KEY/20260131/REGION/SERVICE/{TERMINATOR}."));
         let mut parts = credential.rsplitn(5, '/');
