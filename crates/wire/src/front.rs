@@ -102,11 +102,12 @@ impl<S: Clone + Send + Sync + 'static> Front<S> {
             // A client that still sends its body would see a broken connection in place of the answer.
             let _ = body::read(body, self.body_limit_bytes).await;
         }
-        stamp(&mut response, &request_id);
+        let called = reply.called(failed.as_ref().and_then(|(service, _)| *service));
+        stamp(&mut response, &request_id, called.is_some_and(|(service, _)| service == "s3"));
         let elapsed = started.elapsed();
         let milliseconds = elapsed.as_millis() as u64;
         let status = response.status();
-        if let Some((service, operation)) = reply.called(failed.as_ref().and_then(|(service, _)| *service)) {
+        if let Some((service, operation)) = called {
             let code = match &failed {
                 Some((_, code)) => code,
                 None if status.as_u16() < 400 => "OK",
@@ -344,14 +345,14 @@ fn method(method: &Method) -> &'static str {
     known.iter().position(|one| one == method).map_or("other", |at| names[at])
 }
 
-/// Both spellings of the request id; some clients log one, some the other.
-fn stamp(response: &mut Response<Body>, request_id: &str) {
+/// The request id as clients look for it. S3 has a name of its own for it, beside which the usual one does no harm.
+fn stamp(response: &mut Response<Body>, request_id: &str, is_s3: bool) {
     let id = HeaderValue::from_str(request_id).expect("a UUID is a header value");
-    const NAMES: [HeaderName; 2] =
-        [HeaderName::from_static("x-amzn-requestid"), HeaderName::from_static("x-amz-request-id")];
-    for name in NAMES {
+    if is_s3 {
+        let name = HeaderName::from_static("x-amz-request-id");
         response.headers_mut().entry(name).or_insert_with(|| id.clone());
     }
+    response.headers_mut().entry(HeaderName::from_static("x-amzn-requestid")).or_insert(id);
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -20,7 +20,7 @@ pub(crate) const FEATURE: u32 = FLAG_B - 1;
 const MOST_WORDS: usize = 1 << 26;
 
 /// Trees that a row goes through at once.
-pub(crate) const LANES: usize = 8;
+pub(crate) const LANES: usize = 16;
 /// Where trees are deeper, most ways end long before the longest.
 const MOST_LEVELS_TOGETHER: u32 = 20;
 
