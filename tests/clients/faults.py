@@ -1,5 +1,6 @@
 """A load whose every step is remembered as acknowledged or not, and what must hold of it after any fault."""
 
+import contextlib
 import hashlib
 import http.server
 import io
@@ -383,6 +384,12 @@ class Load:
         count = sum(page.get("KeyCount", 0) for page in objects)
         files = lambda: [path for path in (data / "buckets/kept").rglob("*") if path.is_file()]
         poll(lambda: len(files()) == count, f"{count} objects have {len(files())} files", 30)
+
+
+def set_off(cloudwatch, alarm):
+    """Sets an alarm off at which a server takes a step that it dies in, perhaps before it has answered."""
+    with contextlib.suppress(*NOT_ANSWERED):
+        cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="test")
 
 
 class Steadily(UnderLoad):

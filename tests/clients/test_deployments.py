@@ -7,7 +7,7 @@ import threading
 import pytest
 from botocore.exceptions import ClientError
 from conftest import Endpoints, UnderLoad, poll
-from faults import Steadily, faulty, turnstile  # noqa: F401 (fixtures)
+from faults import Steadily, faulty, set_off, turnstile  # noqa: F401 (fixtures)
 
 # Too long for a label, so that the guard of outputs has nothing to compare but the score.
 VERSION = """
@@ -385,7 +385,7 @@ def test_a_rolling_update_goes_back_after_a_kill_in_each_step(faulty, turnstile)
         load.more()
         assert deployment(faulty, name)["Current"]["Steps"][-1]["Stage"] == "Starting"
         faulty.arm("deployment-moved")
-        cloudwatch.set_alarm_state(AlarmName=f"{name}-alarm", StateValue="ALARM", StateReason="test")
+        set_off(cloudwatch, f"{name}-alarm")
         kills = load.through_each_step(over(endpoints, name))
         load.more()
         last = load.more()
