@@ -111,7 +111,7 @@ pub struct Context<S> {
     pub input: Arc<Value>,
 }
 
-/// Address of the client, in the extensions of requests that the server's own pages answer.
+/// Address of the client, in the extensions of requests that the server's own pages or open protocols answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 

@@ -75,6 +75,7 @@ async fn run(config: Config) -> Result<(), String> {
     let open_address = open.as_ref().map(|open| open.url.clone());
     let open = open.map(|open| tokio::spawn(open.serve(app.clone(), stop.clone())));
     let threads = listener::Threads::start().map_err(|error| format!("threads for connections: {error}"))?;
+    // Held here too: what is left of them is waited for after all else has been put down.
     let threads = Arc::new(threads);
     let serving = tokio::spawn(listener::serve(
         bound,
