@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 from component_scenes import SCRIPT, Callers, Scene, scene, shared  # noqa: F401 (fixtures)
 from conftest import poll
-from faults import Steadily, faulty, set_off, turnstile  # noqa: F401 (fixtures)
+from faults import Steadily, faulty, perhaps_its_last, turnstile  # noqa: F401 (fixtures)
 
 
 def test_an_update_under_load_drops_no_request_and_a_bad_one_is_rolled_back(scene):
@@ -131,11 +131,12 @@ def test_a_rolling_update_goes_on_after_a_kill_in_each_step(faulty):
     scene.model("component-rolling-new", says="new")
     faulty.arm("deployment-moved")
     with Steadily(faulty, ask) as load:
-        scene.sagemaker.update_inference_component(
-            InferenceComponentName=name,
-            Specification=scene.specification("component-rolling-new"),
-            DeploymentConfig={"RollingUpdatePolicy": {"MaximumBatchSize": ONE_COPY, "WaitIntervalInSeconds": 1}},
-        )
+        with perhaps_its_last(faulty):
+            scene.sagemaker.update_inference_component(
+                InferenceComponentName=name,
+                Specification=scene.specification("component-rolling-new"),
+                DeploymentConfig={"RollingUpdatePolicy": {"MaximumBatchSize": ONE_COPY, "WaitIntervalInSeconds": 1}},
+            )
         kills = load.through_each_step(in_service(scene))
         load.more()
         last = load.more()
@@ -175,7 +176,8 @@ def test_a_rolling_update_goes_back_after_a_kill_in_each_step(faulty, turnstile)
         load.more()
         assert scene.describe(name)["InferenceComponentStatus"] == "Updating"
         faulty.arm("deployment-moved")
-        set_off(cloudwatch, "complaints")
+        with perhaps_its_last(faulty):
+            cloudwatch.set_alarm_state(AlarmName="complaints", StateValue="ALARM", StateReason="test")
         kills = load.through_each_step(in_service(scene))
         load.more()
         last = load.more()

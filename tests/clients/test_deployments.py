@@ -7,7 +7,7 @@ import threading
 import pytest
 from botocore.exceptions import ClientError
 from conftest import Endpoints, UnderLoad, poll
-from faults import Steadily, faulty, set_off, turnstile  # noqa: F401 (fixtures)
+from faults import Steadily, faulty, perhaps_its_last, turnstile  # noqa: F401 (fixtures)
 
 # Too long for a label, so that the guard of outputs has nothing to compare but the score.
 VERSION = """
@@ -347,7 +347,8 @@ def test_a_rolling_update_goes_on_after_a_kill_in_each_step(faulty):
     prepare(endpoints, name, instances=2)
     faulty.arm("deployment-moved")
     with Steadily(faulty, ask(name)) as load:
-        update(endpoints, name, {"RollingUpdatePolicy": {"MaximumBatchSize": size(50), "WaitIntervalInSeconds": 1}})
+        with perhaps_its_last(faulty):
+            update(endpoints, name, {"RollingUpdatePolicy": {"MaximumBatchSize": size(50), "WaitIntervalInSeconds": 1}})
         kills = load.through_each_step(over(endpoints, name))
         load.more()
         last = load.more()
@@ -385,7 +386,8 @@ def test_a_rolling_update_goes_back_after_a_kill_in_each_step(faulty, turnstile)
         load.more()
         assert deployment(faulty, name)["Current"]["Steps"][-1]["Stage"] == "Starting"
         faulty.arm("deployment-moved")
-        set_off(cloudwatch, f"{name}-alarm")
+        with perhaps_its_last(faulty):
+            cloudwatch.set_alarm_state(AlarmName=f"{name}-alarm", StateValue="ALARM", StateReason="test")
         kills = load.through_each_step(over(endpoints, name))
         load.more()
         last = load.more()

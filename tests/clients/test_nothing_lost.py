@@ -14,7 +14,7 @@ import time
 import pytest
 
 from conftest import BASE_IMAGE, BINARY, Jobs, poll
-from faults import STEPS, FaultyServer, Load, points
+from faults import STEPS, FaultyServer, Load, perhaps_its_last, points
 
 # The server passes these before it is ready, or with the first job.
 AT_START = {
@@ -221,7 +221,8 @@ def test_killed_while_a_stop_is_noted(load):
     name = load.job(steps=100_000)
     poll(lambda: server.supervisors(), "the job runs")
     server.arm("workload-end-request")
-    load.sagemaker.stop_training_job(TrainingJobName=name)
+    with perhaps_its_last(server):
+        load.sagemaker.stop_training_job(TrainingJobName=name)
     poll(server.has_died, "the server dies before the supervisor is told")
     server.restart()
     load.connect()
@@ -329,7 +330,8 @@ def test_killed_while_a_held_job_is_let_go(held_job, point):
     go = lambda: load.sagemaker.describe_training_job(TrainingJobName="waits")["SecondaryStatus"] != "Pending"
     if point == "workload-go":
         server.arm(point)
-    load.sagemaker.stop_training_job(TrainingJobName="holds")
+    with perhaps_its_last(server):
+        load.sagemaker.stop_training_job(TrainingJobName="holds")
     if point == "database-committed":
         # Somewhere between the end of the one and that of the other.
         poll(go, "the job has its turn")

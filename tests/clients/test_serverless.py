@@ -9,7 +9,7 @@ import sys
 import botocore.exceptions
 import pytest
 from conftest import PYTORCH_INFERENCE, Endpoints, Server, archive, poll, stop_all
-from faults import FaultyServer
+from faults import FaultyServer, perhaps_its_last
 
 # Answers when its gate lets it; takes as much memory as it is told.
 OBEDIENT = """
@@ -344,7 +344,8 @@ def test_a_server_that_is_killed_while_it_unpacks_the_model_serves_after_all(tmp
         serverless.model("serverless-killed", OBEDIENT)
         serverless.serverless_config("serverless-killed", "serverless-killed")
         server.arm("unpacked-model")
-        serverless.sagemaker.create_endpoint(EndpointName="serverless-killed", EndpointConfigName="serverless-killed")
+        with perhaps_its_last(server):
+            serverless.sagemaker.create_endpoint(EndpointName="serverless-killed", EndpointConfigName="serverless-killed")
         poll(server.has_died, "the server is killed with the model half there", 60)
         server.disarm("unpacked-model")
         server.restart()

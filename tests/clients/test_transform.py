@@ -6,7 +6,7 @@ import json
 import pytest
 
 from conftest import Endpoints, poll, stop_all
-from faults import FaultyServer
+from faults import FaultyServer, perhaps_its_last
 
 GROUP = "/aws/sagemaker/TransformJobs"
 
@@ -254,7 +254,8 @@ def test_each_durable_step_may_be_the_last_of_a_server(tmp_path):
         points = ["transform-list", "transform-write", "transform-commit", "transform-stored", "transform-outcome"]
         for name in points:
             server.arm(name)
-            transforms.start(name, "double", {"a.csv": rows, "b.csv": rows})
+            with perhaps_its_last(server):
+                transforms.start(name, "double", {"a.csv": rows, "b.csv": rows})
             poll(lambda: server.was_hit(name), f"a job passes {name}")
             poll(server.has_died, f"{name} ends the server")
             server.restart()

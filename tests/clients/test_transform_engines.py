@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import BASE_IMAGE, archive, poll, stop_all
-from faults import FaultyServer
+from faults import FaultyServer, perhaps_its_last
 from test_native import CASES, MODELS, XGBOOST, csv, deploy
 from test_onnx import SCIKIT_LEARN, case, models  # noqa: F401
 from test_transform import Transforms
@@ -87,7 +87,8 @@ def test_a_job_goes_on_with_its_engine_after_a_crash(tmp_path):
         transforms.run("before", "crash", {"a.csv": body})
         for point in ("transform-write", "transform-stored"):
             server.arm(point)
-            transforms.start(point, "crash", {"a.csv": body, "b.csv": body})
+            with perhaps_its_last(server):
+                transforms.start(point, "crash", {"a.csv": body, "b.csv": body})
             poll(server.has_died, f"{point} ends the server")
             server.restart()
             job = transforms.wait(point)
