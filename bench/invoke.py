@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import math
+import os
 import statistics
 import time
 import urllib.request
@@ -78,6 +79,13 @@ def container(folder, model):
     (folder / "opt/model").mkdir(parents=True)
     (folder / "opt/model/model.joblib").write_bytes(model)
     return sagemaker_stack(folder, SCRIPT)
+
+
+def bare_functions(folder):
+    """The script's functions in as many processes behind a bare server."""
+    python = environments.environment("fastapi", FASTAPI) / "bin/python"
+    environment = clean_environment(SCRIPT_DIRECTORY=SCRIPT.parent, MODEL_DIRECTORY=folder / "opt/model")
+    return load.Hand(folder, [python, BENCH / "peers/bare_sklearn.py"], WORKERS, environment)
 
 
 def fastapi(folder):
@@ -162,7 +170,7 @@ def main():
     model, row = train()
     process, container_address, container_ready = container(chosen.folder, model)
     with process, Modelyard(chosen.modelyard, chosen.folder) as server:
-        alone, expected = model_alone(chosen.folder / "opt/model", row)
+        _, expected = model_alone(chosen.folder / "opt/model", row)
         check_container(container_address, row, expected)
         before = set(all_that_mention(server.data_dir))
         idle_server = proportional_bytes([server.process.pid])
@@ -182,9 +190,10 @@ def main():
         together_pids = {found for pid in supervisors for found in (pid, *children(pid))}
         other, fastapi_address = fastapi(chosen.folder)
         nginx, stack_address = nginx_in_front(chosen.folder)
-        with other, nginx, load.Bare(chosen.folder, expected) as bare:
+        with other, nginx, bare_functions(chosen.folder) as functions, load.Bare(chosen.folder, expected) as bare:
             check_container(fastapi_address, row, expected)
             check_container(stack_address, row, expected)
+            check_container(functions.address, row, expected)
             gunicorn_pids = [process.process.pid, *children(process.process.pid)]
             peers = {
                 "modelyard": (server.address, ours, [server.process.pid, *replica]),
@@ -192,10 +201,13 @@ def main():
                 "stack": (stack_address, theirs, [nginx.process.pid, *children(nginx.process.pid), *gunicorn_pids]),
                 "gunicorn": (container_address, theirs, gunicorn_pids),
                 "fastapi": (fastapi_address, theirs, [other.process.pid, *children(other.process.pid)]),
+                "functions": (functions.address, theirs, functions.pids()),
                 "bare": (bare.address, ours, [bare.process.pid]),
             }
-            results, spent = {}, {}
+            results, spent, alone = {}, {}, []
             for attempt in range(ROUNDS + 1):
+                # Beside the others, as the machine's pace changes.
+                alone.append(model_alone(chosen.folder / "opt/model", row)[0])
                 for connections in CONNECTIONS:
                     for name, (address, requests, pids) in peers.items():
                         seconds, spent_before = SECONDS if attempt else WARM_UP_SECONDS, cpu_seconds(pids)
@@ -206,6 +218,7 @@ def main():
                             spent[key] = spent.get(key, 0) + cpu_seconds(pids) - spent_before
         server.remove("bench")
         server.remove(TOGETHER)
+    alone = statistics.mean(alone[1:])
     results = {key: load.combined(rounds) for key, rounds in results.items()}
     names = {
         "modelyard": "modelyard (signature checked, sandboxed)",
@@ -213,6 +226,7 @@ def main():
         "stack": "SageMaker's stack: nginx, gunicorn, sagemaker_containers",
         "gunicorn": "that stack without nginx",
         "fastapi": "uvicorn + FastAPI",
+        "functions": "limit: the script's functions behind a bare hyper server",
         "bare": "limit: bare hyper server",
     }
     rows = []
@@ -232,6 +246,10 @@ def main():
             )
     report.table([f"{WORKERS} workers each", "requests/s", "of the stack", "p50 ms", "p99 ms", "CPU us"], rows)
     print(f"limit: the script's functions alone: {alone:.0f} calls/s of one core, {1000 / alone:.3f} ms each")
+    for connections in CONNECTIONS:
+        shares = {name: results[connections, name]["rate"] / os.cpu_count() / alone for name in ("modelyard", "together", "functions")}
+        shown = ", ".join(f"{names[name]} {100 * share:.0f} %" for name, share in shares.items())
+        print(f"of as many calls on each core, {connections} connection{'s' * (connections > 1)}: {shown}")
     share = 1e6 / alone / (1e6 * spent[16, "modelyard"] / results[16, "modelyard"]["requests"])
     print(f"of the CPU time of a request on 16 connections, the script's functions alone take {100 * share:.0f} %")
     print(f"memory of an idle endpoint: replica {idle_bytes[0] / 2**20:.1f} MiB, in the server {idle_bytes[1] / 2**20:.1f} MiB")

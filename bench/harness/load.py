@@ -38,6 +38,33 @@ class Proxy(Process):
         self.address = self.line_with("listening on ").removeprefix("listening on ")
 
 
+class Hand(Process):
+    """A hyper server that hands the body of each request to processes, which connect to the socket that their command ends with: the limit of
+    what runs in processes of its own on this machine."""
+
+    def __init__(self, folder, command, processes, environment):
+        socket = folder / "hand.sock"
+        arguments = [binary(), "hand", socket, "--processes", str(processes)]
+        super().__init__(arguments, folder / "hand.log", read_output=True)
+        self.workers = []
+        try:
+            self.line_with("waiting for processes")
+            for number in range(processes):
+                self.workers.append(Process([*command, socket], folder / f"hand-{number}.log", environment))
+            self.address = self.line_with("listening on ").removeprefix("listening on ")
+        except BaseException:
+            self.end()
+            raise
+
+    def pids(self):
+        return [self.process.pid, *(worker.process.pid for worker in self.workers)]
+
+    def end(self):
+        for worker in self.workers:
+            worker.end()
+        super().end()
+
+
 def replay(address, recording, connections, seconds, once=False):
     """Sends a recording; every answer must be a 200."""
     command = [binary(), "replay", address, recording, "--connections", str(connections), "--seconds", str(seconds)]

@@ -1,6 +1,7 @@
 //! Replays recorded HTTP requests at full speed, or serves a fixed answer as fast as hyper can.
 
 mod bare;
+mod hand;
 mod proxy;
 mod recording;
 mod replay;
@@ -45,6 +46,14 @@ enum Command {
         /// Where to
         to: SocketAddr,
     },
+    /// Hand the body of every request to one of several processes until killed; the address is printed once they have connected
+    Hand {
+        /// The Unix socket that they connect to; it is made
+        socket: PathBuf,
+        /// How many they are
+        #[arg(long, default_value_t = 2)]
+        processes: usize,
+    },
 }
 
 fn main() -> Result<(), String> {
@@ -62,6 +71,7 @@ fn main() -> Result<(), String> {
         }
         Command::Bare { listen, body } => serving(bare::serve(listen, body.into())),
         Command::Proxy { to } => serving(proxy::serve(to)),
+        Command::Hand { socket, processes } => serving(hand::serve(&socket, processes)),
     }
 }
 
