@@ -1,4 +1,5 @@
-//! Trees as one array of nodes, checked when they are built, so that walking them needs no further check.
+//! Trees as one array of nodes, checked when they are built, so that walking them needs no further check. Those that are nearly full are
+//! kept without links: where a node lies says where its children do.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -41,19 +42,39 @@ pub(crate) enum Found<T> {
     Split { value: T, feature: usize, flags: u32, left: usize, right: usize },
 }
 
+/// A split whose children lie at twice its own place and beside that.
+#[derive(Clone, Copy, Debug)]
+struct Split<T> {
+    value: T,
+    feature: u32,
+}
+
+/// Trees that are padded until all their leaves are equally deep.
+#[derive(Debug)]
+struct FullTrees<T> {
+    levels: u32,
+    /// As many for each tree as it has leaves; the root is at 1, and at 0 there is nothing.
+    splits: Vec<Split<T>>,
+    leaves: Vec<T>,
+}
+
 /// All trees of a model.
 #[derive(Debug)]
 pub(crate) struct Forest<T> {
-    pub(crate) nodes: Vec<Node<T>>,
-    pub(crate) roots: Vec<u32>,
+    /// None where the trees are `full`.
+    nodes: Vec<Node<T>>,
+    full: Option<Box<FullTrees<T>>>,
+    /// Splits and leaves as the model file has them.
+    pub(crate) count: usize,
+    roots: Vec<u32>,
     /// How many splits the longest way through each tree has.
     depths: Vec<u32>,
     /// Bits of the sets of categories, one set after the other.
     bits: Vec<u32>,
     /// Where each set begins and ends in `bits`.
     sets: Vec<(usize, usize)>,
-    /// Whether any split asks for categories.
-    pub(crate) has_categories: bool,
+    /// The flags that any split has.
+    pub(crate) flags: u32,
     features: usize,
 }
 
@@ -68,18 +89,23 @@ impl<T: Copy> Forest<T> {
         }
         Ok(Self {
             nodes: Vec::new(),
+            full: None,
+            count: 0,
             roots: Vec::new(),
             depths: Vec::new(),
             bits: Vec::new(),
             sets: Vec::new(),
-            has_categories: false,
+            flags: 0,
             features,
         })
     }
 
     /// The memory that it takes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node<T>>()
+        let full = self.full.as_ref().map_or(0, |full| {
+            full.splits.capacity() * size_of::<Split<T>>() + full.leaves.capacity() * size_of::<T>()
+        });
+        full + self.nodes.capacity() * size_of::<Node<T>>()
             + (self.roots.capacity() + self.depths.capacity() + self.bits.capacity()) * size_of::<u32>()
             + self.sets.capacity() * size_of::<(usize, usize)>()
     }
@@ -116,31 +142,81 @@ impl<T: Copy> Forest<T> {
                     let next = start + nodes.len();
                     nodes.extend([None, None]);
                     waiting.extend([(left, next, depth + 1), (right, next + 1, depth + 1)]);
-                    self.has_categories |= flags & CATEGORICAL != 0;
+                    self.flags |= flags;
                     Node { value, feature: feature as u32 | flags, left: as_index(next)? }
                 }
             };
             nodes[place - start] = Some(node);
         }
         self.nodes.extend(nodes.into_iter().flatten());
+        self.count = self.nodes.len();
         self.roots.push(as_index(start)?);
         self.depths.push(deepest);
         Ok(())
     }
 
-    /// Calls `take` with the number and the leaf of each tree, in their order; `is_right` decides at a split.
+    /// The forest with all its trees, in the form that is quickest to walk and takes no more memory than another.
+    pub(crate) fn finished(mut self) -> Self {
+        self.full = self.filled_up().map(Box::new);
+        if self.full.is_some() {
+            self.nodes = Vec::new();
+        }
+        self
+    }
+
+    /// `None` where that would take more memory than links do, or where splits by category want a walk of their own.
+    fn filled_up(&self) -> Option<FullTrees<T>> {
+        let levels = self.depths.iter().copied().max()?;
+        let places = self.roots.len().checked_mul(1_usize.checked_shl(levels)?)?;
+        let bytes = places.checked_mul(size_of::<Split<T>>() + size_of::<T>())?;
+        if bytes > self.nodes.len() * size_of::<Node<T>>() || self.flags & CATEGORICAL != 0 {
+            return None;
+        }
+        let width = 1 << levels;
+        let first = self.nodes.first()?.value;
+        let mut full = FullTrees {
+            levels,
+            splits: vec![Split { value: first, feature: 0 }; places],
+            leaves: vec![first; places],
+        };
+        for (tree, root) in self.roots.iter().enumerate() {
+            let start = tree * width;
+            let mut waiting = vec![(*root, 1)];
+            while let Some((index, place)) = waiting.pop() {
+                let node = &self.nodes[index as usize];
+                if place >= width {
+                    full.leaves[start + place - width] = node.value;
+                    continue;
+                }
+                // Both ways from a split that is padding lead to copies of the leaf above.
+                let (left, right) = if node.left == 0 { (index, index) } else { (node.left, node.left + 1) };
+                full.splits[start + place] = Split { value: node.value, feature: node.feature };
+                waiting.extend([(left, 2 * place), (right, 2 * place + 1)]);
+            }
+        }
+        Some(full)
+    }
+
+    /// How many trees there are.
+    pub(crate) fn trees(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// Calls `take` with the number and the leaf of each tree, in their order; `is_right` decides at a split by its value, its flags and
+    /// the row's value.
     pub(crate) fn leaves_one_by_one(
         &self,
         trees: Range<usize>,
         row: &[T],
-        is_right: impl Fn(&Node<T>, T) -> bool,
+        is_right: impl Fn(T, u32, T) -> bool,
         mut take: impl FnMut(usize, T),
     ) {
         for tree in trees {
             let mut node = &self.nodes[self.roots[tree] as usize];
             while node.left != 0 {
                 let value = row[(node.feature & FEATURE) as usize];
-                node = &self.nodes[node.left as usize + usize::from(is_right(node, value))];
+                let is_right = is_right(node.value, node.feature, value);
+                node = &self.nodes[node.left as usize + usize::from(is_right)];
             }
             take(tree, node.value);
         }
@@ -152,9 +228,12 @@ impl<T: Copy> Forest<T> {
         &self,
         trees: Range<usize>,
         row: &[T],
-        is_right: impl Fn(&Node<T>, T) -> bool,
+        is_right: impl Fn(T, u32, T) -> bool,
         mut take: impl FnMut(usize, T),
     ) {
+        if let Some(full) = &self.full {
+            return full.leaves(trees, row, is_right, take);
+        }
         let depth = self.depths[trees.clone()].iter().copied().max().unwrap_or(0);
         if depth > MOST_LEVELS_TOGETHER || trees.len() > LANES {
             return self.leaves_one_by_one(trees, row, is_right, take);
@@ -165,7 +244,7 @@ impl<T: Copy> Forest<T> {
             for place in &mut places {
                 let node = &self.nodes[*place as usize];
                 let value = row[(node.feature & FEATURE) as usize];
-                let next = node.left + u32::from(is_right(node, value));
+                let next = node.left + u32::from(is_right(node.value, node.feature, value));
                 *place = if node.left == 0 { *place } else { next };
             }
         }
@@ -199,6 +278,32 @@ impl<T: Copy> Forest<T> {
     }
 }
 
+impl<T: Copy> FullTrees<T> {
+    /// As [`Forest::leaves`], for up to [`LANES`] trees.
+    fn leaves(
+        &self,
+        trees: Range<usize>,
+        row: &[T],
+        is_right: impl Fn(T, u32, T) -> bool,
+        mut take: impl FnMut(usize, T),
+    ) {
+        let width = 1 << self.levels;
+        let mut places = [1; LANES];
+        let places = &mut places[..trees.len()];
+        let splits = &self.splits[trees.start * width..trees.end * width];
+        for _ in 0..self.levels {
+            for (place, splits) in places.iter_mut().zip(splits.chunks_exact(width)) {
+                let split = &splits[*place];
+                let value = row[(split.feature & FEATURE) as usize];
+                *place = 2 * *place + usize::from(is_right(split.value, split.feature, value));
+            }
+        }
+        for (tree, place) in trees.zip(places) {
+            take(tree, self.leaves[tree * width + *place - width]);
+        }
+    }
+}
+
 fn as_index(place: usize) -> Result<u32, Refusal> {
     u32::try_from(place).map_err(|_| Refusal::Unsupported("it has more than 4 billion nodes".into()))
 }
@@ -228,6 +333,62 @@ mod tests {
         // A second one begins behind the first.
         forest.add_tree(1, |_| Ok(Found::Leaf(7.0))).unwrap();
         assert_eq!((forest.roots, forest.nodes.len()), (vec![0, 5], 6));
+    }
+
+    /// Splits on the feature of each level down to the depth that a tree has at a place.
+    fn grown(depth_at: impl Fn(usize) -> u32) -> Forest<f32> {
+        let mut forest = Forest::new(4).unwrap();
+        for tree in 0..3 {
+            // Places as a full tree has them, of which the file names those that there are.
+            let level = |place: usize| (place + 1).ilog2();
+            let find = |place: usize| {
+                Ok(if level(place) == depth_at(place).min(4) {
+                    Found::Leaf((100 * tree + place) as f32)
+                } else {
+                    let flags = if place.is_multiple_of(2) { DEFAULT_LEFT } else { 0 };
+                    let value = (place * 7 % 5) as f32 - 2.0;
+                    Found::Split {
+                        value,
+                        feature: level(place) as usize,
+                        flags,
+                        left: 2 * place + 1,
+                        right: 2 * place + 2,
+                    }
+                })
+            };
+            forest.add_tree(31, find).unwrap();
+        }
+        forest
+    }
+
+    #[test]
+    fn full_trees_lead_to_the_same_leaves_without_links() {
+        let is_right = |limit: f32, flags: u32, value: f32| {
+            !((value < limit) | (value.is_nan() & (flags & DEFAULT_LEFT != 0)))
+        };
+        let leaves = |forest: &Forest<f32>, row: &[f32]| {
+            let mut found = Vec::new();
+            forest.leaves(0..3, row, is_right, |tree, leaf| found.push((tree, leaf)));
+            found
+        };
+        // Of a tree that is nearly full one way ends earlier; where only one is long, links take less.
+        let nearly_full = || grown(|place| if place == 4 { 2 } else { 4 });
+        let (linked, full) = (nearly_full(), nearly_full().finished());
+        let thin = || grown(|place| if (place + 1).is_power_of_two() { 4 } else { (place + 1).ilog2() });
+        assert!(full.full.is_some() && full.nodes.is_empty() && thin().finished().full.is_none());
+        assert!(full.memory_bytes() <= linked.memory_bytes());
+        assert_eq!((full.count, full.trees()), (linked.count, 3));
+        for number in 0..6_u32.pow(4) {
+            let digit = |place: u32| number / 6_u32.pow(place) % 6;
+            let row = [0, 1, 2, 3].map(|place| match digit(place) {
+                5 => f32::NAN,
+                digit => digit as f32 - 2.0,
+            });
+            let mut one_by_one = Vec::new();
+            linked.leaves_one_by_one(0..3, &row, is_right, |tree, leaf| one_by_one.push((tree, leaf)));
+            assert_eq!(one_by_one, leaves(&linked, &row), "{row:?}");
+            assert_eq!(one_by_one, leaves(&full, &row), "{row:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod text;
 
 use self::objective::Objective;
 use self::text::{Header, Section};
-use super::forest::{CATEGORICAL, DEFAULT_LEFT, FLAG_A, FLAG_B, Forest, Found, Node};
+use super::forest::{CATEGORICAL, DEFAULT_LEFT, FLAG_A, FLAG_B, Forest, Found};
 use super::refusal::Refusal;
 
 pub(crate) use self::text::is_model;
@@ -57,7 +57,7 @@ impl LightgbmModel {
         }
         let iterations = (sections.len() / groups).max(1) as f64;
         Ok(Self {
-            forest,
+            forest: forest.finished(),
             objective,
             objective_name: objective_name.split(' ').next().unwrap_or_default().to_owned(),
             features,
@@ -87,30 +87,36 @@ impl LightgbmModel {
             if self.objective_name.is_empty() { "none that is named" } else { &self.objective_name };
         format!(
             "a LightGBM model of {} trees over {} features, objective {objective}",
-            self.forest.roots.len(),
+            self.forest.trees(),
             self.features
         )
     }
 
     /// About how many nodes a row passes.
     pub(crate) fn steps_per_row(&self) -> usize {
-        super::steps(self.forest.roots.len(), self.forest.nodes.len())
+        super::steps(self.forest.trees(), self.forest.count)
     }
 
     /// Predicts rows that lie one after the other, and adds the predictions to `outputs`.
     pub(crate) fn predict(&self, rows: &[f64], outputs: &mut Vec<f64>) {
-        let rows: Vec<&[f64]> = rows.chunks_exact(self.features).collect();
+        let zeros_are_gaps = self.forest.flags & MISSING_IS_ZERO != 0;
+        let has_gaps = |row: &[f64]| zeros_are_gaps || row.iter().any(|value| value.is_nan());
+        let rows: Vec<(&[f64], bool)> =
+            rows.chunks_exact(self.features).map(|row| (row, has_gaps(row))).collect();
         let start = outputs.len();
         outputs.resize(start + rows.len() * self.groups, 0.0);
         let sums = &mut outputs[start..];
-        for trees in super::chunks(self.forest.roots.len()) {
-            for (row, sums) in rows.iter().zip(sums.chunks_exact_mut(self.groups)) {
+        for trees in super::chunks(self.forest.trees()) {
+            for ((row, has_gaps), sums) in rows.iter().zip(sums.chunks_exact_mut(self.groups)) {
                 let add = |tree: usize, leaf: f64| sums[tree % self.groups] += leaf;
-                if self.forest.has_categories {
-                    let is_right = |node: &Node<f64>, value| is_right_of_any(&self.forest, node, value);
-                    self.forest.leaves_one_by_one(trees.clone(), row, is_right, add);
+                let trees = trees.clone();
+                if self.forest.flags & CATEGORICAL != 0 {
+                    let is_right = |limit, flags, value| is_right_of_any(&self.forest, limit, flags, value);
+                    self.forest.leaves_one_by_one(trees, row, is_right, add);
+                } else if *has_gaps {
+                    self.forest.leaves(trees, row, is_right, add);
                 } else {
-                    self.forest.leaves(trees.clone(), row, is_right, add);
+                    self.forest.leaves(trees, row, |limit, _, value| value > limit, add);
                 }
             }
         }
@@ -123,19 +129,18 @@ impl LightgbmModel {
     }
 }
 
-fn is_right(node: &Node<f64>, value: f64) -> bool {
-    let flags = node.feature;
+fn is_right(limit: f64, flags: u32, value: f64) -> bool {
     let value = if value.is_nan() & (flags & MISSING_IS_NAN == 0) { 0.0 } else { value };
     let is_missing = ((flags & MISSING_IS_ZERO != 0) & (value.abs() <= SMALLEST)) | value.is_nan();
-    if is_missing { flags & DEFAULT_LEFT == 0 } else { value > node.value }
+    if is_missing { flags & DEFAULT_LEFT == 0 } else { value > limit }
 }
 
-fn is_right_of_any(forest: &Forest<f64>, node: &Node<f64>, value: f64) -> bool {
-    if node.feature & CATEGORICAL == 0 {
-        return is_right(node, value);
+fn is_right_of_any(forest: &Forest<f64>, limit: f64, flags: u32, value: f64) -> bool {
+    if flags & CATEGORICAL == 0 {
+        return is_right(limit, flags, value);
     }
     // Whatever is no category of the set goes to the right; negative numbers and what is missing are none.
-    !(value > -1.0 && forest.contains(node.value as usize, value as usize))
+    !(value > -1.0 && forest.contains(limit as usize, value as usize))
 }
 
 fn add_tree(forest: &mut Forest<f64>, section: &Section<'_>) -> Result<(), Refusal> {

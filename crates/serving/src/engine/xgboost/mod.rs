@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use self::document::{BoosterModel, Document, Tree};
 use self::objective::Objective;
-use super::forest::{CATEGORICAL, DEFAULT_LEFT, Forest, Found, Node};
+use super::forest::{CATEGORICAL, DEFAULT_LEFT, Forest, Found};
 use super::refusal::Refusal;
 
 pub(crate) use self::document::is_model;
@@ -131,8 +131,8 @@ impl XgboostModel {
     /// What it is, for people.
     pub(crate) fn description(&self) -> String {
         let booster = match &self.booster {
-            Booster::Trees { forest, weights: None, .. } => format!("{} trees", forest.roots.len()),
-            Booster::Trees { forest, .. } => format!("{} trees with dropout", forest.roots.len()),
+            Booster::Trees { forest, weights: None, .. } => format!("{} trees", forest.trees()),
+            Booster::Trees { forest, .. } => format!("{} trees with dropout", forest.trees()),
             Booster::Linear(_) => "a linear booster".to_owned(),
         };
         format!(
@@ -144,7 +144,7 @@ impl XgboostModel {
     /// About how many nodes a row passes.
     pub(crate) fn steps_per_row(&self) -> usize {
         match &self.booster {
-            Booster::Trees { forest, .. } => super::steps(forest.roots.len(), forest.nodes.len()),
+            Booster::Trees { forest, .. } => super::steps(forest.trees(), forest.count),
             Booster::Linear(weights) => weights.len(),
         }
     }
@@ -168,33 +168,33 @@ impl XgboostModel {
     pub(crate) fn predict(&self, rows: &[f64], outputs: &mut Vec<f64>) {
         // The library keeps rows in this precision, too.
         let rows: Vec<f32> = rows.iter().map(|value| *value as f32).collect();
-        let rows: Vec<&[f32]> = rows.chunks_exact(self.features).collect();
+        let rows: Vec<(&[f32], bool)> =
+            rows.chunks_exact(self.features).map(|row| (row, has_gaps(row))).collect();
         let mut margins = self.base_margins.repeat(rows.len());
         match &self.booster {
             Booster::Trees { forest, groups, weights } => {
                 for trees in super::chunks(groups.len()) {
-                    for (row, sums) in rows.iter().zip(margins.chunks_exact_mut(self.groups)) {
+                    for ((row, has_gaps), sums) in rows.iter().zip(margins.chunks_exact_mut(self.groups)) {
                         let add = |tree: usize, leaf: f32| {
                             sums[groups[tree]] += match weights {
                                 Some(weights) => weights[tree] * leaf,
                                 None => leaf,
                             };
                         };
-                        if forest.has_categories {
-                            forest.leaves_one_by_one(
-                                trees.clone(),
-                                row,
-                                |node, value| is_right_of_any(forest, node, value),
-                                add,
-                            );
+                        let trees = trees.clone();
+                        if forest.flags & CATEGORICAL != 0 {
+                            let is_right = |limit, flags, value| is_right_of_any(forest, limit, flags, value);
+                            forest.leaves_one_by_one(trees, row, is_right, add);
+                        } else if *has_gaps {
+                            forest.leaves(trees, row, is_right, add);
                         } else {
-                            forest.leaves(trees.clone(), row, is_right, add);
+                            forest.leaves(trees, row, |limit, _, value| is_right(limit, 0, value), add);
                         }
                     }
                 }
             }
             Booster::Linear(weights) => {
-                for (row, sums) in rows.iter().zip(margins.chunks_exact_mut(self.groups)) {
+                for ((row, _), sums) in rows.iter().zip(margins.chunks_exact_mut(self.groups)) {
                     add_linear(weights, row, sums);
                 }
             }
@@ -206,17 +206,22 @@ impl XgboostModel {
     }
 }
 
-/// Without a value every comparison is false, which leads to the right unless the split says otherwise.
-fn is_right(node: &Node<f32>, value: f32) -> bool {
-    !((value < node.value) | (value.is_nan() & (node.feature & DEFAULT_LEFT != 0)))
+/// Whether values are missing.
+fn has_gaps(row: &[f32]) -> bool {
+    row.iter().any(|value| value.is_nan())
 }
 
-fn is_right_of_any(forest: &Forest<f32>, node: &Node<f32>, value: f32) -> bool {
-    if node.feature & CATEGORICAL == 0 || value.is_nan() {
-        return is_right(node, value);
+/// Without a value every comparison is false, which leads to the right unless the split says otherwise.
+fn is_right(limit: f32, flags: u32, value: f32) -> bool {
+    !((value < limit) | (value.is_nan() & (flags & DEFAULT_LEFT != 0)))
+}
+
+fn is_right_of_any(forest: &Forest<f32>, limit: f32, flags: u32, value: f32) -> bool {
+    if flags & CATEGORICAL == 0 || value.is_nan() {
+        return is_right(limit, flags, value);
     }
     // What is no category goes to the left, like a category that no set names.
-    (0.0..MOST_CATEGORIES).contains(&value) && forest.contains(node.value as usize, value as usize)
+    (0.0..MOST_CATEGORIES).contains(&value) && forest.contains(limit as usize, value as usize)
 }
 
 fn add_linear(weights: &[f32], row: &[f32], sums: &mut [f32]) {
@@ -255,7 +260,7 @@ fn trees(
             .push(group.ok_or_else(|| Refusal::Damaged("a tree is of a class that does not exist".into()))?);
         add_tree(&mut forest, tree)?;
     }
-    Ok(Booster::Trees { forest, groups: tree_groups, weights })
+    Ok(Booster::Trees { forest: forest.finished(), groups: tree_groups, weights })
 }
 
 fn add_tree(forest: &mut Forest<f32>, tree: &Tree) -> Result<(), Refusal> {
