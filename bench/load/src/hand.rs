@@ -63,7 +63,10 @@ pub async fn serve(socket: &Path, count: usize) -> Result<(), String> {
     }
 }
 
-async fn answered(request: Request<Incoming>, workers: Arc<[Worker]>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answered(
+    request: Request<Incoming>,
+    workers: Arc<[Worker]>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let answer = match workers.iter().min_by_key(|worker| worker.outstanding.load(Relaxed)) {
         Some(worker) => {

@@ -49,7 +49,8 @@ async fn passed(
     let mut sender = sender.lock().await;
     let answered = async {
         sender.ready().await?;
-        let (head, body) = sender.send_request(Request::from_parts(head, Full::new(body))).await?.into_parts();
+        let (head, body) =
+            sender.send_request(Request::from_parts(head, Full::new(body))).await?.into_parts();
         Ok::<_, hyper::Error>(Response::from_parts(head, Full::new(body.collect().await?.to_bytes())))
     };
     Ok(answered.await.unwrap_or_else(|error| {
