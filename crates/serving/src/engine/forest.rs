@@ -15,7 +15,7 @@ pub(crate) const FLAG_A: u32 = 1 << 29;
 /// Another one.
 pub(crate) const FLAG_B: u32 = 1 << 28;
 /// The bits that say which feature a split looks at.
-pub(crate) const FEATURE: u32 = FLAG_B - 1;
+const FEATURE: u32 = FLAG_B - 1;
 
 /// Words of bits that all sets of categories may have, so that a small file cannot fill the memory.
 const MOST_WORDS: usize = 1 << 26;
@@ -27,13 +27,13 @@ const MOST_LEVELS_TOGETHER: u32 = 20;
 
 /// A split or a leaf. Both are small and lie together: a walk touches one cache line for each level.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Node<T> {
+struct Node<T> {
     /// The threshold of a split, or the number of its set of categories; what a leaf adds.
-    pub(crate) value: T,
+    value: T,
     /// The feature of a split with its flags.
-    pub(crate) feature: u32,
+    feature: u32,
     /// The left child; the right one follows it. A leaf has 0, which is a root and nobody's child.
-    pub(crate) left: u32,
+    left: u32,
 }
 
 /// A node as a model file has it.
@@ -336,17 +336,17 @@ mod tests {
     }
 
     /// Splits on the feature of each level down to the depth that a tree has at a place.
-    fn grown(depth_at: impl Fn(usize) -> u32) -> Forest<f32> {
+    fn grown(depth_at: impl Fn(usize) -> u32) -> Forest<f64> {
         let mut forest = Forest::new(4).unwrap();
         for tree in 0..3 {
             // Places as a full tree has them, of which the file names those that there are.
             let level = |place: usize| (place + 1).ilog2();
             let find = |place: usize| {
                 Ok(if level(place) == depth_at(place).min(4) {
-                    Found::Leaf((100 * tree + place) as f32)
+                    Found::Leaf((100 * tree + place) as f64)
                 } else {
                     let flags = if place.is_multiple_of(2) { DEFAULT_LEFT } else { 0 };
-                    let value = (place * 7 % 5) as f32 - 2.0;
+                    let value = (place * 7 % 5) as f64 - 2.0;
                     Found::Split {
                         value,
                         feature: level(place) as usize,
@@ -363,10 +363,10 @@ mod tests {
 
     #[test]
     fn full_trees_lead_to_the_same_leaves_without_links() {
-        let is_right = |limit: f32, flags: u32, value: f32| {
+        let is_right = |limit: f64, flags: u32, value: f64| {
             !((value < limit) | (value.is_nan() & (flags & DEFAULT_LEFT != 0)))
         };
-        let leaves = |forest: &Forest<f32>, row: &[f32]| {
+        let leaves = |forest: &Forest<f64>, row: &[f64]| {
             let mut found = Vec::new();
             forest.leaves(0..3, row, is_right, |tree, leaf| found.push((tree, leaf)));
             found
@@ -381,8 +381,8 @@ mod tests {
         for number in 0..6_u32.pow(4) {
             let digit = |place: u32| number / 6_u32.pow(place) % 6;
             let row = [0, 1, 2, 3].map(|place| match digit(place) {
-                5 => f32::NAN,
-                digit => digit as f32 - 2.0,
+                5 => f64::NAN,
+                digit => digit as f64 - 2.0,
             });
             let mut one_by_one = Vec::new();
             linked.leaves_one_by_one(0..3, &row, is_right, |tree, leaf| one_by_one.push((tree, leaf)));
